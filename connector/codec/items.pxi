@@ -102,8 +102,8 @@ cdef class Items:
         """Return offers for the leading plain records: one offer for each run of a group.
 
         `prefix` is what their values begin with, `identity` what each one's identity begins with (its offset follows).
-        `now` is epoch milliseconds, by a vendor's clock that is `ahead` of ours. `room` is the size of the largest
-        item, `charge` the fixed charge of a delivery. `item`, `make` and `offer` make an item, a delivery, an offer.
+        `now` is epoch milliseconds by the vendor's clock; items expire `ahead` milliseconds sooner by ours. `room` is
+        the size of the largest item, `charge` the fixed charge of a delivery. `item`, `make` and `offer` make an item, a delivery, an offer.
         """
         cdef list offers = [], found = None
         cdef bytes value, body

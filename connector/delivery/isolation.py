@@ -13,6 +13,10 @@ the trouble began, and the refused one before the acceptance; neither proves any
 can never drain a topic: while nothing is accepted, no refusal is believed. Why the same endpoint? One endpoint that
 works proves nothing about the records of another that is switched off or misread.
 
+If such a record is accepted later, unchanged, the code was not about the record: one of two servers behind an address
+may have an old credential, or be busy, and answer half of all requests with it. The code is then contradicted: for ten
+minutes a record has to be refused alone with it many times in a row, so that chance is not the reason.
+
 Denied access (401, 403) is treated alike. If a batch is denied again after others were sent to its endpoint and
 accepted, the credential is not the reason. Then the batch is isolated as if it were refused with an undocumented code.
 
@@ -34,6 +38,7 @@ from typing import Final
 
 from connector.delivery.lane import order_key
 from connector.pipeline.batching import Batch, Delivery
+from connector.recent import Recent
 from connector.vendors.base import DESTINATION, endpoint_of
 
 OUTAGE_AFTER: Final = 5
@@ -48,6 +53,13 @@ _DENIED_BATCHES: Final = 2
 """So many denied batches of an endpoint, without an acceptance in between, show that no record is the reason."""
 _DENIED_BY_FIREWALL: Final = 20
 """The same if records of the endpoint were blamed before: many batches may have a record that a firewall blocks."""
+CONTRADICTED_FOR: Final = 600.0
+"""Seconds after which a code is no longer contradicted by a record that it refused and that was accepted later."""
+CONTRADICTED_TIMES: Final = 16
+"""After so many refusals in a row, alone, a contradicted code is believed. Where the vendor refuses half of all requests
+at random, this happens to one record in 65,000."""
+_CODES: Final = 100
+"""How many contradicted codes are remembered."""
 _NEVER: Final = float("-inf")
 
 
@@ -69,6 +81,8 @@ class Evidence:
         self._walled: set[Hashable] = set()
         """The endpoints where records were blamed for denials since the last denial that no record could explain."""
         self._renewed_at = _NEVER
+        self._contradicted: Recent[tuple[Hashable, str], float] = Recent(_CODES)
+        """By endpoint and code: when the record was sent that was accepted although this code had refused it before."""
 
     def renewed(self, now: float) -> None:
         """Note that other credentials are used from `now` on. Denials of the earlier ones blame no record."""
@@ -94,6 +108,10 @@ class Evidence:
         self.answered(batch)
         if self._denied:
             self._denied.pop(endpoint, None)
+        delivery = batch.deliveries[0]
+        # What was refused alone is sent alone.
+        if delivery.refused_alone and delivery.refused is not None:
+            self._contradicted.put((endpoint, delivery.refused[0]), batch.sent_at)
 
     def answered(self, batch: Batch) -> None:
         """Note that the vendor judged a request, so the vendor and the endpoint are up."""
@@ -198,15 +216,20 @@ class Evidence:
                 delivery.refused = None
             elif known is None or known[0] != code or known[1] < self._renewed_at:
                 delivery.refused = (code, now)
-                delivery.refused_alone = False
+                delivery.refused_alone = 0
 
     def believes(self, batch: Batch) -> bool:
         """Whether the refusal of a lone record by an undocumented code, already noted, can be believed."""
         delivery = batch.deliveries[0]
         refused = delivery.refused
+        if refused is None:
+            return False
+        contradicted = self._contradicted.get((endpoint_of(batch.group), refused[0]))
+        lately = contradicted is not None and batch.sent_at - contradicted < CONTRADICTED_FOR
         # The three steps of the theory: refused alone before (1), and since that moment (2) a request was sent that was
         # known to be accepted when this one went out (3).
-        return delivery.refused_alone and refused is not None and batch.vouched_at > refused[1]
+        times = CONTRADICTED_TIMES - 1 if lately else 1
+        return delivery.refused_alone >= times and batch.vouched_at > refused[1]
 
     def believed(self) -> None:
         """Note that a refusal was believed: the code is about records, so the destination is not in doubt."""
@@ -214,9 +237,8 @@ class Evidence:
 
     def refused_alone(self, delivery: Delivery) -> bool:
         """Note that a record was refused alone with an undocumented code; return whether for the first time."""
-        first = not delivery.refused_alone
-        delivery.refused_alone = True
-        return first
+        delivery.refused_alone += 1
+        return delivery.refused_alone == 1
 
     def doubt(self, *, first: bool) -> bool:
         """Count a lone refusal that is not believed; return whether the destination itself is now in doubt.

@@ -47,6 +47,8 @@ _EVENTS: Final[Mapping[type, HoldEvent]] = {
     Misconfigured: HoldEvent.DENIED,
 }
 
+_Refusal = Refused | TooLarge
+"""What a vendor may say of one record alone."""
 Together = Callable[[Sequence[Coroutine[Any, Any, None]]], Awaitable[None]]
 _Action = Callable[[Batch, Any, Response | None, Probe], Coroutine[Any, Any, None]]
 
@@ -86,7 +88,7 @@ class Outcomes:
         if isinstance(verdict, Misconfigured) and self._destination.settings.codes.get(verdict.code) != "hold":
             # A firewall may block a record's content: it answers 403 to every request that has the record.
             blamed = self._destination.evidence.blames_records(batch, probing=bool(probe))
-            if blamed or self._in_storm(batch, verdict.code):
+            if blamed or self._in_storm(batch, "refused", verdict.code):
                 verdict = Refused(verdict.code, verdict.reason, documented=False, request_id=verdict.request_id)
         # First the holds, then the batch. The batch's own action asks what still holds, and must see the new state.
         if self._destination.holds.active:
@@ -148,7 +150,7 @@ class Outcomes:
             due = self._ports.clock.now() + destination.backoff.wait(left.asked)
             destination.lanes.of(left).put_waiting(left, due)
 
-    async def _refused(self, batch: Batch, verdict: Refused, response: Response | None, probe: Probe) -> None:
+    async def _refused(self, batch: Batch, verdict: _Refusal, response: Response | None, probe: Probe) -> None:
         destination = self._destination
         destination.throttle.answered()
         destination.evidence.answered(batch)
@@ -171,14 +173,15 @@ class Outcomes:
             if left is not None:
                 # The suspects are indexes into the batch as sent. If a partition was revoked since, they would point to
                 # other records.
-                suspects = verdict.suspects if len(left.deliveries) == sent else frozenset()
+                whole = len(left.deliveries) == sent
+                suspects = verdict.suspects if whole and isinstance(verdict, Refused) else frozenset()
                 self._isolate(left, take_apart(left, suspects, ordered=destination.settings.order == "key"))
         elif judged or verdict.documented:
-            await self._refused_alone(batch, "refused", verdict, response)
+            await self._refused_alone(batch, verdict, response)
         else:
-            self._wait_for_evidence(batch, verdict)
+            await self._wait_for_evidence(batch, verdict, response)
 
-    def _judges(self, batch: Batch, verdict: Refused) -> bool:
+    def _judges(self, batch: Batch, verdict: _Refusal) -> bool:
         """Whether to act on the refusal of a lone record by an undocumented code, even during a hold.
 
         An acceptance between its refusals stays evidence whatever came later. And in a storm of this code the record is
@@ -189,17 +192,16 @@ class Outcomes:
         if self._destination.evidence.believes(batch):
             self._destination.evidence.believed()
             return True
-        return self._in_storm(batch, verdict.code)
+        return self._in_storm(batch, _cause_of(verdict), verdict.code)
 
-    def _in_storm(self, batch: Batch, code: str) -> bool:
+    def _in_storm(self, batch: Batch, cause: str, code: str) -> bool:
         """Whether the batch is one record, and a storm of refusals with this code sets it aside."""
         alone = len(batch.deliveries) == 1 and not batch.deliveries[0].replayed
-        return alone and self._destination.storms.lasts("refused", code)
+        return alone and self._destination.storms.lasts(cause, code)
 
-    async def _refused_alone(
-        self, batch: Batch, cause: str, verdict: Refused | TooLarge, response: Response | None
-    ) -> None:
+    async def _refused_alone(self, batch: Batch, verdict: _Refusal, response: Response | None) -> None:
         """Dead-letter a record that is itself at fault, or set it aside in a storm of such records."""
+        cause = _cause_of(verdict)
         why = (
             f"too many of the last records are refused with {verdict.code} ({verdict.reason}). Probable cause: a "
             "setting of this destination or its routes is wrong, or the vendor does not know the events. Fix it, run "
@@ -245,11 +247,15 @@ class Outcomes:
             answered=bool(refusal.answers),
         )
 
-    def _wait_for_evidence(self, batch: Batch, verdict: Refused) -> None:
-        """Keep a lone record waiting whose refusal is not believed. If others are refused too, hold the destination."""
+    async def _wait_for_evidence(self, batch: Batch, verdict: _Refusal, response: Response | None) -> None:
+        """Let a lone record wait whose refusal is not believed; where others are refused too, hold the destination."""
         destination, now = self._destination, self._ports.clock.now()
         first = destination.evidence.refused_alone(batch.deliveries[0])
         in_doubt = destination.evidence.doubt(first=first)
+        # Only where the record waits for its own sake: with others in doubt too, a setting may be wrong.
+        if not (in_doubt or destination.holds.blocking(batch.group)) and self._tried_for_long(batch):
+            await self.dead_letter(batch, "gave_up", verdict.code, batch.said, response, verdict.request_id)
+            return
         left = destination.buffer.kept(batch)
         if left is None:
             return
@@ -262,8 +268,8 @@ class Outcomes:
         if in_doubt:
             self._doubt(verdict, DESTINATION)
 
-    def _doubt(self, verdict: Refused, scope: object) -> None:
-        """Hold until a record is accepted, or refused with a documented code."""
+    def _doubt(self, verdict: _Refusal, scope: object) -> None:
+        """Hold until a record is accepted, or refused in a way that is understood."""
         self._destination.hold(
             Kind.DOUBT,
             verdict.code,
@@ -274,11 +280,9 @@ class Outcomes:
 
     async def _too_large(self, batch: Batch, verdict: TooLarge, response: Response | None, probe: Probe) -> None:
         destination = self._destination
-        if destination.holds.lasts(probe):
-            self._put_back(batch)
-            return
         if len(batch.deliveries) == 1:
-            await self._refused_alone(batch, "too_large", verdict, response)
+            # A gateway may answer 413 for whatever it likes, so a lone record is judged as where it is refused.
+            await self._refused(batch, verdict, response, probe)
             return
         weight, size = destination.limits.too_large(batch, verdict.limit)
         log.warning(
@@ -294,19 +298,21 @@ class Outcomes:
             self._isolate(left, halves(left) if len(left.deliveries) > 1 else [left])
 
     async def _throttled(self, batch: Batch, verdict: Throttled, response: Response | None, probe: Probe) -> None:
-        destination = self._destination
-        others_pass = destination.evidence.throttled(batch)
-        alone = destination.evidence.fails_alone(batch)
-        until = destination.throttle.begin(self._ports.clock.now(), verdict.after, alone=alone)
-        destination.bucket.wait_until(until)
+        destination, until = self._destination, self._ports.clock.now()
+        others_pass, alone = destination.evidence.throttled(batch), destination.evidence.fails_alone(batch)
+        # A record that is throttled alone, again and again, while others are accepted has a quota of its own, and waits
+        # for that by itself. Ten of them that each pause all requests for a minute would stop the destination.
+        if not alone:
+            until = destination.throttle.begin(until, verdict.after)
+            destination.bucket.wait_until(until)
         batch.reason = verdict.reason
         if self._tried_for_long(batch):
             await self.dead_letter(batch, "gave_up", verdict.code, batch.said, response, verdict.request_id)
         elif (left := destination.buffer.kept(batch)) is None:
             return
         elif others_pass:
-            # A vendor may throttle by the record's content, such as its user. Then the others go first.
-            self._try_again(left, until, None)
+            # A vendor may throttle by what is in a record, such as its user: then the others go first.
+            self._try_again(left, until, verdict.after if alone else None)
         elif len(left.deliveries) == 1 and destination.throttle.stuck:
             # With order the record is parked, so that the next try takes a record of another key.
             destination.lanes.put_alone(left, until)
@@ -485,6 +491,10 @@ class Outcomes:
         # It retries until Kafka has it. If the partition is no longer ours, its new owner will write its own.
         await self._ports.dead_letters.write(dead_letter, delivery.tracker.is_ours)
         self._destination.buffer.finish([delivery])
+
+
+def _cause_of(verdict: _Refusal) -> str:
+    return "too_large" if isinstance(verdict, TooLarge) else "refused"
 
 
 def _place_of(delivery: Delivery) -> Place:

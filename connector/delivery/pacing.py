@@ -141,14 +141,13 @@ class Throttle:
         self._count = 0
         self.until = float("-inf")
 
-    def begin(self, now: float, wish: float | None, *, alone: bool = False) -> float:
+    def begin(self, now: float, wish: float | None) -> float:
         """Note a 429 and return until when to wait.
 
         Requests that were already in flight at the first 429 do not raise the back-off, because they show nothing new.
-        Nor does a record that is throttled `alone` while others are accepted.
         """
         # If 64 requests are in flight and all get a 429, that is one throttling, not 64.
-        if now >= self.until and not alone:
+        if now >= self.until:
             self._count += 1
         until = now + self._backoff.wait(max(1, self._count), wish)
         self.until = max(self.until, until)

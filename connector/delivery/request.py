@@ -11,6 +11,7 @@ from connector.delivery.codes import apply_codes, explain_code
 from connector.delivery.destination import Destination
 from connector.errors import TransportError
 from connector.pipeline.batching import Batch, Delivery
+from connector.tasks import place_of
 from connector.telemetry.logs import sample
 from connector.telemetry.metrics import CLOSED_BY
 from connector.vendors.answers import sent_at
@@ -79,7 +80,17 @@ class Requests:
         self._verdicts = {kind: metrics.requests.labels(name, verdict) for kind, verdict in VERDICTS.items()}
 
     async def send(self, batch: Batch) -> tuple[Verdict, Response | None]:
-        """Send the batch and return what the answer means."""
+        """Send the batch and return what the answer means.
+
+        An unexpected exception is an answer that says nothing: one vendor's odd answer, or a record that its request
+        cannot hold, must not end the deliveries to all the others.
+        """
+        try:
+            return await self._send(batch)
+        except Exception as error:  # noqa: BLE001 - no answer of a vendor may end a run
+            return self._unexpected(batch, error), None
+
+    async def _send(self, batch: Batch) -> tuple[Verdict, Response | None]:
         vendor, items, clock, metrics = self._destination.vendor, batch.items, self._clock, self._metrics
         span = (
             None if self._tracer is None else self._tracer.begin(self._name, self._destination.settings.vendor, batch)
@@ -139,6 +150,13 @@ class Requests:
             self._follow(batch, verdict, response, size, answered - started)
         return verdict, response
 
+    def _unexpected(self, batch: Batch, error: Exception) -> Verdict:
+        reason = f"unexpected {place_of(error)} in a request: a fault of the connector, please report it"
+        log.error("request.failed", destination=self._name, records=len(batch.deliveries), message=reason)
+        self._verdicts[Retry].inc()
+        # It may have been raised before, while or after the request was sent.
+        return Retry(reason, unknown_outcome=True)
+
     def _take_vendor(self, vendor: Vendor) -> None:
         """Note which optional methods the vendor has. Testing for them costs as much as building a request."""
         self._vendor = vendor
@@ -149,7 +167,8 @@ class Requests:
     def _compare_clocks(self, vendor: Timed, response: Response) -> None:
         """Give the vendor its own clock if ours differs by more than a minute, and warn once for each difference.
 
-        Rules about the present time are the vendor's. Applied with a wrong clock they would refuse good events.
+        Rules about the present time are the vendor's. Applied with a wrong clock they would refuse good events. The
+        vendor's clock may be the wrong one too: the `Date` header is often a proxy's.
         """
         sent = sent_at(response.headers)
         self._compared = response.headers.get("date")
@@ -165,7 +184,7 @@ class Requests:
                     "destination.clock_differs",
                     destination=self._name,
                     vendor_ahead_seconds=round(ahead / 1000),
-                    message="this machine's clock and the vendor's differ; the vendor's time is used, set the clock",
+                    message="this machine's clock and the vendor's differ by more than a minute: set the wrong one",
                 )
 
     def _follow(self, batch: Batch, verdict: Verdict, response: Response | None, size: int, seconds: float) -> None:

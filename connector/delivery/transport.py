@@ -49,7 +49,7 @@ class _EarlyAnswerError(Exception):
 
 
 class _UnpackError(Exception):
-    """A compressed body is truncated or broken."""
+    """A compressed body is truncated or broken, or a body is only a part of one."""
 
 
 class HttpTransport:
@@ -201,7 +201,7 @@ class HttpTransport:
             # Interim answers such as 103 come before the answer itself (RFC 9110, 15.2).
             while 100 <= answer.code < 200 and answer.code != 101:
                 answer, content = await protocol.read()
-            _check_early(exchange, answer.code)
+            _check_whole(exchange, answer.code)
             body, whole = await self._read(content)
             unpacked = _unpacked(body, answer.headers.get("content-encoding", ""), self._answer_cap, whole=whole)
         except BaseException:
@@ -281,15 +281,18 @@ def _with_proxy(head: bytes, origin: aiohttp.ClientRequest) -> bytes:
     return head if credentials is None else head[:-2] + f"Proxy-Authorization: {credentials}\r\n\r\n".encode()
 
 
-def _check_early(exchange: Exchange, status: int) -> None:
-    """Raise `_EarlyAnswerError` if an early answer does not count.
+def _check_whole(exchange: Exchange, status: int) -> None:
+    """Raise `_EarlyAnswerError` if an early answer does not count, `_UnpackError` if only a part of the answer came.
 
-    On a new connection an early refusal can only be about this request: 413 before the body was read. On a reused one
-    it may belong to an earlier request.
+    A part (206) was not requested, so it is not the vendor's answer, whatever is in it (RFC 9110, 15.3.7). On a new
+    connection an early refusal can only be about this request: 413 before the body was read. On a reused one it may
+    belong to an earlier request.
     """
     if exchange.early and (exchange.reused or status < 300):
         exchange.abort()
         raise _EarlyAnswerError
+    if status == 206:
+        raise _UnpackError
 
 
 def _unpacked(body: bytes, encoding: str, cap: int, *, whole: bool) -> bytes:
@@ -300,7 +303,8 @@ def _unpacked(body: bytes, encoding: str, cap: int, *, whole: bool) -> bytes:
     `whole` is false if the body itself was cut at the cap: then its end is missing for that reason.
     """
     name = encoding.strip().lower()
-    if name not in ("gzip", "x-gzip", "deflate"):
+    # An empty body is not compressed, whatever the header of a proxy's answer says.
+    if not body or name not in ("gzip", "x-gzip", "deflate"):
         return body
     # Some servers send deflate without the zlib header that RFC 9110 demands.
     raw = name == "deflate" and body[0] & 0x0F != 8

@@ -37,7 +37,7 @@ class Delivery(Struct, eq=False, gc=False):
 
     `charge` is how many bytes of the buffer it takes (`charge_of`). `first_dedup_id` is set for a replayed record: the
     id it always had. `refused` is the undocumented code of its last refusal, and when that code first refused it
-    (monotonic). `refused_alone`: it was refused alone with that code, and that was not believed.
+    (monotonic). `refused_alone` is how often it was refused alone with that code without that being believed.
     """
 
     record: Record
@@ -48,7 +48,7 @@ class Delivery(Struct, eq=False, gc=False):
     charge: int
     first_dedup_id: str | None = None
     refused: tuple[str, float] | None = None
-    refused_alone: bool = False
+    refused_alone: int = 0
 
     def __repr__(self) -> str:
         """Return where the record stands, and none of its values: a struct's own text would hold them all."""

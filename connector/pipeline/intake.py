@@ -429,7 +429,8 @@ class Intake:
                 prefix,
                 identity,
                 run.now + leg.shaped.clock_ahead,
-                leg.shaped.clock_ahead,
+                # Only a vendor that is behind us moves the end of an item: by our own clock it expires no sooner.
+                min(0, leg.shaped.clock_ahead),
                 limits.bytes - limits.overhead,
                 FIXED_CHARGE,
                 Item,

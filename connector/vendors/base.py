@@ -91,7 +91,8 @@ class Refused:
 
     `documented`: the vendor documents `code` as a record's fault; any other refusal is believed only on evidence.
     `answers` are a question's results, produced once the question was refused alone. `errors` are the single errors if
-    the answer lists several, so that `codes:` applies to each of them.
+    the answer lists several, so that `codes:` applies to each of them. `listed_by` is the code of an answer that only
+    lists others: an action that `codes:` has for it applies to those listed codes for which it has none.
     """
 
     code: str
@@ -101,16 +102,22 @@ class Refused:
     request_id: str | None = None
     answers: Sequence[Answer] = ()
     errors: tuple[Refused, ...] = ()
+    listed_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TooLarge:
-    """The request was larger than the vendor accepts; `limit` is the exceeded limit: `bytes` (413) or `records`."""
+    """The request was larger than the vendor accepts; `limit` is the exceeded limit: `bytes` (413) or `records`.
+
+    `documented`: the vendor documents this answer for a single record that is too large. Otherwise it is believed only
+    with evidence, because a gateway may answer 413 for any reason.
+    """
 
     code: str
     reason: str
     limit: Literal["bytes", "records"] = "bytes"
     request_id: str | None = None
+    documented: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,7 +185,7 @@ class Jiguang:
         )
 
     def set_clock(self, ahead: int) -> None:
-        """Check `itime` by the vendor's clock, as the vendor does, so that a wrong clock here refuses no good event."""
+        """Check `itime` by both clocks. Either may be wrong, so an event is refused only if both refuse it."""
         self.clock_ahead = ahead
 
     def group(self, event: VendorEvent) -> Hashable:
@@ -209,10 +209,11 @@ class Jiguang:
             self._rules.broken(
                 "eventName.type" if name and type(name) is not str else "eventName.required", type_name(name)
             )
-        now += self.clock_ahead
-        if type(itime) is not int or not -_FUTURE_MS <= now - itime <= PAST_MS:
-            # The record's timestamp comes from another clock. If it is later than our clock, ours is behind.
-            itime = self._checked_time(itime, max(now, event.timestamp))
+        if type(itime) is not int or not -_FUTURE_MS <= now + self.clock_ahead - itime <= PAST_MS:
+            # There are three clocks: ours, the vendor's (or that of a proxy that sets `Date`), and the record's own
+            # timestamp. Each may be wrong, and one wrong clock must not refuse every event.
+            latest = max(now, now + self.clock_ahead, event.timestamp)
+            itime = self._checked_time(itime, now + min(0, self.clock_ahead), latest)
         # Not `event.dedup_id`: calling the property costs as much as computing the id.
         random_id = random_id or event.first_dedup_id or uuid5_text(event.identity)
         if type(random_id) is not str:
@@ -231,7 +232,7 @@ class Jiguang:
             # Only if a rule is off. The document knows no null, so the key is left out.
             datum = {field: value for field, value in datum.items() if value is not None}
         # It is valid now, but a batch may be retried for days, so delivery checks it again, by our own clock.
-        expires = itime + PAST_MS - self.clock_ahead if self.shape.expires and type(itime) is int else None
+        expires = itime + PAST_MS - min(0, self.clock_ahead) if self.shape.expires and type(itime) is int else None
         return Item(json_bytes("jiguang", datum), 1, None, expires)
 
     def _properties(self, properties: dict[str, Any]) -> dict[str, Any]:
@@ -277,15 +278,15 @@ class Jiguang:
             "a whole number of more than 64 bits" if larger else type_name(value),
         )
 
-    def _checked_time(self, itime: Any, now: int) -> Any:
-        """Return a time in the form to send. Refuses anything but a time, and a time too old or too far ahead."""
+    def _checked_time(self, itime: Any, earliest: int, latest: int) -> Any:
+        """Return a time in the form to send. Refuses what is not a time, or too old or too far ahead by each clock."""
         if type(itime) is datetime and itime.tzinfo is not None:
             itime = epoch_millis(itime)
         if type(itime) is not int or not _is_long(itime):
             self._refuse_number("itime", itime)
-        elif itime > now + _FUTURE_MS:
+        elif itime > latest + _FUTURE_MS:
             self._rules.broken("itime.future", "further ahead")
-        elif itime < now - PAST_MS:
+        elif itime < earliest - PAST_MS:
             self._rules.broken("itime.past", "older, or not in milliseconds")
         return itime
 
@@ -318,8 +319,8 @@ class Jiguang:
             return Retry(f"HTTP {response.status} with code 0: neither success nor failure", request_id=rid)
         error = _Error(str(code), _text_field(fields, "msg"))
         # A 4000 with an unreadable list is an error with an unknown cause, so it needs evidence.
-        errors = (_listed_errors(fields.get("data")) if error.code == "4000" else None) or [error]
-        return self._verdict_of_errors(errors, items, rid)
+        listed = _listed_errors(fields.get("data")) if error.code == "4000" else None
+        return self._verdict_of_errors(listed or [error], items, rid, error.code if listed else None)
 
     def _verdict_of_empty_200(self, rid: str | None) -> Verdict:
         """Return the verdict of an empty 200.
@@ -336,7 +337,9 @@ class Jiguang:
             return Retry(reason, code="empty_200", request_id=rid)
         return Misconfigured("empty_200", reason, request_id=rid)
 
-    def _verdict_of_errors(self, errors: Sequence[_Error], items: Sequence[Item], rid: str | None) -> Verdict:
+    def _verdict_of_errors(
+        self, errors: Sequence[_Error], items: Sequence[Item], rid: str | None, listed_by: str | None
+    ) -> Verdict:
         """Return the verdict of the most serious error: of the account, else of the request, else of records."""
         events = _Quotable([_quotable_event(item) for item in items])
         for error in errors:
@@ -355,6 +358,7 @@ class Jiguang:
                 events.suspects(error),
                 documented=error.code in _RECORD_FAULTS,
                 request_id=rid,
+                listed_by=listed_by,
             )
             for error in errors
         ]
@@ -367,6 +371,7 @@ class Jiguang:
             documented=bool(documented),
             request_id=rid,
             errors=tuple(refusals) if len(refusals) > 1 else (),
+            listed_by=listed_by,
         )
 
     def _reason(self, error: _Error) -> str:

@@ -18,7 +18,7 @@ DELIVERY: Final = (
     Mutant(
         "send sooner than the vendor asked for",
         "connector/delivery/outcome.py",
-        "        destination.bucket.wait_until(until)\n",
+        "            destination.bucket.wait_until(until)\n",
         "",
     ),
     Mutant(

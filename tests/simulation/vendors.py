@@ -326,18 +326,19 @@ class ModelTransport:
                 one.answered = vendor.now()
                 if planned.first is None:
                     vendor.oracle.settled[self._source.name, vendor.name].append((at, None))
-        self._judge_throttle(response)
+        # A quota of one record's own, answered to it alone, is no wish about other requests.
+        self._judge_throttle(response, own=fault is None and len(meant) == 1)
         if fault in (None, "blaming", "baffling"):
             vendor.oracle.judged[self._source.name, vendor.name].append(vendor.now())
         return response
 
-    def _judge_throttle(self, response: Response) -> None:
+    def _judge_throttle(self, response: Response, *, own: bool) -> None:
         """Raise where a vendor that throttles everything is asked again and again, whatever it says of the wait."""
         vendor, now = self._vendor, self._vendor.now()
         if response.status != 429:
             self._throttled_since, self._throttled = now, 0
             return
-        if response.headers.get("retry-after") == f"{QUIET:g}":
+        if response.headers.get("retry-after") == f"{QUIET:g}" and not own:
             self._quiet_until = now + QUIET
         self._throttled += 1
         rounds = 12 + 8 * (now - self._throttled_since) / vendor.settings.retry.max

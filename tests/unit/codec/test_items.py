@@ -176,6 +176,7 @@ def at_once(
     limits, ahead = vendor.limits(None), vendor.clock_ahead
     room, tracker = limits.bytes - limits.overhead, PartitionTracker("topic", 3, 0, ["d"])
     identity, now = b"cluster/topic/3/", NOW + ahead
+    ahead = min(0, ahead)
     offers = maker(records, found[0], identity, now, ahead, room, FIXED_CHARGE, Item, Delivery, Offer, tracker, BIT)
     for offer, following in pairwise(offers):
         assert offer.group != following.group
@@ -324,14 +325,18 @@ def test_a_record_that_is_not_plain_ends_the_run(changed: dict[str, Any], wrote:
 
 
 @pytest.mark.parametrize(("rules", "past"), [({}, 366 * DAY), ({"jiguang.itime.past": "off"}, None)])
-def test_an_item_expires_by_the_vendors_clock(rules: dict[str, str], past: int | None) -> None:
-    """The rule's end moves with the vendor's clock, and is not there where the rule is off. Kills: our own clock."""
+@pytest.mark.parametrize(("ahead", "later"), [(120_000, 0), (-120_000, 120_000)])
+def test_an_item_expires_by_both_clocks(ahead: int, later: int, rules: dict[str, str], past: int | None) -> None:
+    """The rule's end moves with a vendor's clock that is behind, and is not there where the rule is off.
+
+    Kills: our own clock alone.
+    """
     vendor = vendor_of("jiguang", rules=rules)
-    vendor.set_clock(120_000)  # type: ignore[attr-defined]  # Jiguang is `Timed`
-    records = [record_of(0, value_of("jiguang", PLAIN["jiguang"] | {"itime": NOW + 400_000}))]
+    vendor.set_clock(ahead)  # type: ignore[attr-defined]  # Jiguang is `Timed`
+    records = [record_of(0, value_of("jiguang", PLAIN["jiguang"] | {"itime": NOW + 100_000}))]
     assert assert_same(vendor, decoder_of("jiguang"), records) == 1
     ((_, delivery),) = at_once(vendor, decoder_of("jiguang"), records)
-    assert delivery.item.expires_at == (None if past is None else NOW + 400_000 + past - 120_000)
+    assert delivery.item.expires_at == (None if past is None else NOW + 100_000 + past + later)
 
 
 def test_a_branch_that_the_contract_does_not_have_is_left_to_the_slow_way() -> None:

@@ -95,7 +95,7 @@ class ModelVendor:
             named = frozenset(index for index, item in enumerate(items) if int(item.body) in said.get("named", ()))
             return Refused(code, WORDS, named, documented=said.get("documented", True))
         if status == 413:
-            return TooLarge(code, "too large", said.get("limit", "records"))
+            return TooLarge(code, "too large", said.get("limit", "records"), documented=said.get("documented", True))
         if status == 429:
             return Throttled("slow down", after)
         if status in (401, 403):

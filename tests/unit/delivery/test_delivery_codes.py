@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from connector.delivery.codes import apply_codes, explain_code
 from connector.delivery.states import Cause
+from connector.records import Item
 from connector.testing.loop import run_virtual
 from connector.vendors.base import (
     Accepted,
@@ -19,6 +21,7 @@ from connector.vendors.base import (
     TooLarge,
     Verdict,
 )
+from connector.vendors.jiguang import Jiguang, JiguangSettings
 from connector.vendors.mytracker import MyTracker, MyTrackerSettings
 from tests.unit.delivery.delivery_rig import OK, WORDS, Call, Reply, Rig
 
@@ -34,14 +37,18 @@ VERDICTS: list[Verdict] = [
 
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_each_verdict_becomes_what_the_user_configures(verdict: Verdict) -> None:
-    """A code's verdict is the user's; its reason and suspects stay. The verdict of another code does not change."""
+    """A code's verdict is the user's; its reason and suspects stay. The verdict of another code does not change.
+
+    What is throttled is retried already. Kills: a retry that forgets how long the vendor wants to be left alone.
+    """
     refused = apply_codes({"7": "refuse"}, verdict, ANSWER)
     assert isinstance(refused, Refused)
     assert refused.documented
     assert refused.suspects == (verdict.suspects if isinstance(verdict, Refused) else frozenset())
     retry = apply_codes({"7": "retry"}, verdict, ANSWER)
-    assert isinstance(retry, Retry)
+    assert isinstance(retry, Throttled if isinstance(verdict, Throttled) else Retry)
     assert (retry.code, retry.reason) == ("7", "why")
+    assert retry.after == (3.0 if isinstance(verdict, Throttled) else None)
     held = apply_codes({"7": "hold"}, verdict, ANSWER)
     assert isinstance(held, Misconfigured)
     assert (held.code, held.reason) == ("7", "why")
@@ -121,6 +128,34 @@ def test_an_answer_with_several_errors_blames_only_those_that_are_left() -> None
     believed = apply_codes({"1": "retry", "2": "refuse"}, SEVERAL, ANSWER)
     assert isinstance(believed, Refused)
     assert believed.documented
+
+
+@pytest.mark.parametrize("listed", [[4105], [4999], [4101, 4105], [4999, 4104]])
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ({"4000": "hold"}, Misconfigured),
+        ({"4000": "retry"}, Retry),
+        ({"4000": "refuse"}, Refused),
+        ({"4000": "hold", "4105": "refuse", "4999": "refuse", "4101": "refuse", "4104": "refuse"}, Refused),
+    ],
+)
+def test_a_code_that_only_lists_others_speaks_for_those_that_are_not_named(
+    codes: Any, expected: type[Verdict], listed: list[int]
+) -> None:
+    """Jiguang's 4000 means what the user says, however many errors it lists; a listed code of its own goes first.
+
+    Kills: looking for the listed codes alone.
+    """
+    settings = {"vendor": "jiguang", "project_id": "1", "project_secret": "s", "app_key": "k"}
+    jiguang = Jiguang(JiguangSettings.model_validate(settings))
+    errors = [{"code": code, "msg": f"error {code}"} for code in listed]
+    response = Response(200, {}, orjson.dumps({"code": 4000, "msg": "several", "data": errors}))
+    verdict = apply_codes(codes, jiguang.read(response, None, [Item(b"{}")] * 2, 0), response)
+    assert isinstance(verdict, expected)
+    assert not isinstance(verdict, Refused) or verdict.documented
+    # The worker looks the code of a hold up again: what the user holds is never isolated.
+    assert not isinstance(verdict, Misconfigured) or codes[verdict.code] == "hold"
 
 
 @pytest.mark.parametrize(("action", "cause"), [("retry", None), ("hold", Cause.MISCONFIGURED)])

@@ -61,6 +61,38 @@ async def test_the_cap_counts_unpacked_bytes() -> None:
         assert (await made.send(post(server), 10.0)).body == bytes(1000)
 
 
+@pytest.mark.parametrize("coding", [b"gzip", b"x-gzip", b"deflate", b"br"])
+async def test_an_empty_answer_is_empty_whatever_its_coding(coding: bytes) -> None:
+    """A proxy that names a coding for an answer without content is answered like any other.
+
+    Kills: looking at the first byte of a body that has none.
+    """
+
+    async def empty(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(b"", b"HTTP/1.1 502 Bad Gateway", b"Content-Encoding: " + coding + b"\r\n")
+
+    async with serving(empty) as server, transport() as made:
+        answer = await made.send(post(server), 10.0)
+        assert (answer.status, answer.body) == (502, b"")
+
+
+async def test_a_part_of_an_answer_is_no_answer() -> None:
+    """A 206 that no one asked for is not read, whatever its part of the body says: the outcome is unknown.
+
+    Kills: a success by any status of 200 to 299.
+    """
+
+    async def part(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(b'{"code": 0}', b"HTTP/1.1 206 Partial Content", b"Content-Range: bytes 0-10/90\r\n")
+
+    async with serving(part) as server, transport() as made:
+        error = await failure(made, post(server))
+        assert error.unknown_outcome
+        assert "broke off" in error.reason
+
+
 async def test_a_packed_answer_is_unpacked() -> None:
     """The verdict reads what the vendor wrote, not how it was packed; header names come in lower case."""
 

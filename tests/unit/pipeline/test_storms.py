@@ -235,6 +235,32 @@ def test_every_position_that_is_kept_counts_as_set_aside(steps: list[tuple[str, 
         assert at.tracker.set_aside == len(at.storms.kept())
 
 
+def test_a_release_counts_the_record_that_is_a_probe_and_waits_for_it() -> None:
+    """The record under way as a probe is released with the others: it is counted, and the reason is open until it came.
+
+    Kills: a release that lets go only what is set aside at that moment.
+    """
+    at = Scope()
+    for offset in range(8):
+        at.read(offset)
+    at.clock.advance(60)
+    (probe,) = at.storms.probes(at.clock.now())
+    assert at.storms.release() == 3
+    for place in at.storms.let_go(100):
+        at.judge(place)
+    assert at.refused == [0, 1, 2, 3, 4, 6, 7]
+    # Windows pass, but a person has decided about the probe too.
+    at.storms.accepted(1000)
+    for offset in range(100, 120):
+        at.read(offset)
+    assert at.aside == {}
+    at.judge(probe)
+    at.storms.accepted(1000)
+    for offset in range(200, 220):
+        at.read(offset)
+    assert at.aside == {"c": 15}
+
+
 def test_off_never_trips() -> None:
     """Those who want the drain get it."""
     storm = StormGuard("off")

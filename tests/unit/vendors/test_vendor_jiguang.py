@@ -180,10 +180,26 @@ def test_a_wrong_clock_condemns_no_fresh_event() -> None:
     assert vendor().encode(VendorEvent(fields, "x", ahead), NOW).body
     jiguang = vendor()
     jiguang.set_clock(10 * 60 * 1000)
-    assert jiguang.encode(VendorEvent(fields, "x"), NOW).expires_at == ahead + 366 * DAY - 10 * 60 * 1000
+    assert jiguang.encode(VendorEvent(fields, "x"), NOW).expires_at == ahead + 366 * DAY
     jiguang.set_clock(0)
     with pytest.raises(Refusal):
         jiguang.encode(VendorEvent(fields, "x"), NOW)
+
+
+@pytest.mark.parametrize("year", [1970, 2000, 2099, 9999])
+@pytest.mark.parametrize("timestamp", [NOW, -1])
+def test_a_wrong_date_of_the_vendor_condemns_no_event(year: int, timestamp: int) -> None:
+    """What our own clock takes is sent, whatever a proxy writes into `Date`; it expires no sooner for that.
+
+    Kills: checking `itime` by the vendor's clock alone. Then all events are refused here, so none is sent, and no
+    further answer would ever put the clock right.
+    """
+    jiguang = vendor()
+    jiguang.set_clock(int(datetime(year, 1, 1, tzinfo=UTC).timestamp() * 1000) - NOW)
+    for itime in (NOW - 365 * DAY, NOW, NOW + 60_000):
+        item = jiguang.encode(VendorEvent(event(itime=itime).fields, "x", timestamp), NOW)
+        assert item.expires_at is not None
+        assert item.expires_at >= itime + 366 * DAY
 
 
 def test_an_empty_200_is_a_setting() -> None:
