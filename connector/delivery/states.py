@@ -293,6 +293,8 @@ class Holds:
         ended = []
         for hold in self.blocking(group):
             what = event
+            # Example: JPush denies one interface. That shows that the account itself is fine. If the request probed a
+            # hold of the whole destination for denied access, that hold ends, and only the endpoint is held.
             if event is HoldEvent.DENIED and hold.scope != scope:
                 what = HoldEvent.WIDER if scope == DESTINATION else HoldEvent.NARROWER
             # An answer to a request from before the hold, or from before its probe, is late: the probe is still in
