@@ -57,7 +57,7 @@ def hold(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
 def release(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
     """Resume a held destination in every running member.
 
-    Records that a storm has set aside are taken in again. Those that are refused again become dead letters.
+    Records that a storm has set aside are processed again. Those that are refused again become dead letters.
     """
     _act("release", name, config, url)
 

@@ -48,7 +48,7 @@ _LONGEST_PAUSE: Final = 15.0
 _CROWD: Final = 16
 """How many schemas may be resolved at once before each is asked for less often."""
 _MOST_KNOWN: Final = 500
-"""How many answers of the registry are remembered: at least so many, at most twice as many, of about 14 kB each."""
+"""How many answers of the registry are remembered: at least this many, at most twice as many, of about 14 kB each."""
 _MOST_MAKERS: Final = 16
 """For one schema: its makers, one for each destination that takes it."""
 _SHOWN: Final = 300

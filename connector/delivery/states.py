@@ -404,7 +404,7 @@ def _shown(hold: Hold, now: float, wall: float) -> StateReport:
 SETTLED: Final = 5.0
 """Seconds that a state has to last to be logged, unless it is logged at once."""
 AT_ONCE: Final = 6
-"""At most so many changes are logged at once within `WINDOW` seconds; with more, a change has to last first."""
+"""At most this many changes are logged at once within `WINDOW` seconds; with more, a change has to last first."""
 WINDOW: Final = 60.0
 
 _HELD: Final = (DestinationState.HELD, DestinationState.PROBING)

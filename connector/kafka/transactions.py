@@ -20,7 +20,7 @@ from connector.kafka.client import LibrdkafkaLog, construct, error_text, kafka_e
 from connector.records import Headers
 
 TIMEOUT_MILLIS: Final = 30_000
-"""After so long Kafka aborts the transaction of a killed writer. Until then readers see nothing after it."""
+"""After this time Kafka aborts the transaction of a killed writer. Until then readers see nothing after it."""
 _OPEN_SECONDS: Final = 60.0
 _COMMIT_SECONDS: Final = 60.0
 _ABORT_SECONDS: Final = 20.0

@@ -10,7 +10,7 @@ import orjson
 from pydantic import SecretStr
 
 from connector.config.loader import KafkaSettings, Settings
-from connector.console.timeline import Happening, TimelineEvent, read_events, told
+from connector.console.timeline import Happening, TimelineEvent, as_happening, read_events
 from connector.kafka.topic_reader import OffsetSpan, TopicReader
 from connector.operations import member
 
@@ -86,4 +86,4 @@ class MergedTimeline:
 
     def happenings(self) -> list[Happening]:
         """Return the events as sentences."""
-        return [told(event) for event in self.events()]
+        return [as_happening(event) for event in self.events()]

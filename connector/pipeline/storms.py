@@ -47,7 +47,7 @@ LONGEST_PROBE: Final = 60.0
 _REASONS: Final = 100
 """For how many ended storms the number of probes is remembered. Bounded, because the vendor chooses the codes."""
 CALM: Final = 600.0
-"""If a storm returns later than so many seconds after its end, it is a new one, and its probes start early again."""
+"""If a storm returns later than this many seconds after its end, it is a new one, and its probes start early again."""
 
 log = structlog.get_logger()
 

@@ -31,7 +31,7 @@ T = TypeVar("T")
 LETTING_GO: Final = 1.0
 """Seconds that a task has to end after it was cancelled, before it is cancelled again."""
 QUEUE_SHARE: Final = 16
-"""librdkafka's own queue gets one part in so many of `limits.buffer`."""
+"""librdkafka's own queue gets `limits.buffer` divided by this."""
 BUDGET_SHARE: Final = 0.75
 """The part of `limits.buffer` for deliveries without an outcome; what is left is for requests on their way."""
 REPLAY_SHARE: Final = 0.02
