@@ -266,7 +266,7 @@ async def test_many_unknown_ids_cost_few_questions_and_little_memory() -> None:
     assert bench.client.most <= MOST_QUESTIONS
     assert len(bench.client.asked) - asked <= 2 * 500 + 20
     for number in range(502, 2502):
-        bench.decoder._know(SchemaKey("id", number), Unreadable("decode.schema_unknown", "", None))
+        bench.decoder._remember(SchemaKey("id", number), Unreadable("decode.schema_unknown", "", None))
     assert len(bench.decoder._answers) <= 1000
     assert len(bench.decoder._known_unknown) <= 1000
 
