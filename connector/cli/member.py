@@ -141,7 +141,7 @@ def _acting(server: ServerSettings, named: list[str] | None, urls: list[str] | N
     if not urls and named and server.token is None:
         urls = [each for each in named if urlsplit(each).hostname in _LOOPBACK]
         if len(urls) < len(named):
-            say("Only members on this machine are asked: others take actions only where server.token is set.")
+            say("Only members on this machine are asked: others accept actions only if server.token is set.")
         return _at(server, urls)
     return _at(server, urls or named)
 

@@ -14,7 +14,7 @@ active throttle, else batches that are being retried.
     DENIED     a credential, address or permission is wrong           a probe that is accepted, or judged in any way
     DOUBT      records are refused by a code that is not documented   a probe that is accepted, or refused by a
                                                                       documented code: the vendor does judge records
-    OUTAGE     batches fail, and none is accepted between             any answer at all, also a late one
+    OUTAGE     batches fail, and none is accepted between             any answer at all, even a late one
 
 A probe has one record, another one each time: a whole batch could be denied, or fail, because of a single bad record.
 After a probe that does not end its hold, the next one comes later. Exception: if that probe's record had been tried

@@ -16,7 +16,7 @@ from connector.operations import member
 
 
 class PastEvents:
-    """Reads the topic of events. Blocks; raises `StartupError` where Kafka does not answer or has no such topic."""
+    """Reads the topic of events. Blocks; raises `StartupError` if Kafka does not answer or has no such topic."""
 
     def __init__(self, settings: KafkaSettings, topic: str) -> None:
         self._settings = settings

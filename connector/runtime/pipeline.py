@@ -35,7 +35,7 @@ QUEUE_SHARE: Final = 16
 BUDGET_SHARE: Final = 0.75
 """The part of `limits.buffer` for deliveries without an outcome; what is left is for requests on their way."""
 REPLAY_SHARE: Final = 0.02
-"""What part of a destination's rate limit goes with the partitions of the replay topic, where that is read."""
+"""The share of a destination's rate limit that goes with the partitions of the replay topic, if that is read."""
 SEEN_BY_ALL: Final = 3.0
 """Seconds, beyond two commits, after which every member has seen added partitions: each looks every two seconds."""
 
