@@ -1,7 +1,7 @@
 """The HTTP port of `run`: /metrics, /healthz, /readyz, /status, and the operator's actions.
 
     GET  /metrics                       Prometheus' text format
-    GET  /healthz                       200, or 503 with the reasons if the member is stuck; a blocked loop does not answer
+    GET  /healthz                       200, or 503 if the member is stuck; a blocked loop does not answer
     GET  /readyz                        200 if the member consumes or need not, else 503 with the reasons
     GET  /status                        the state of every destination and partition
     GET  /events[?since=SECONDS]        recent events, oldest first; since: epoch seconds
