@@ -1,4 +1,4 @@
-"""The timeline tells each event once, in words, whatever its source; odd events neither break it nor hide others."""
+"""The timeline shows each event once, as a sentence; odd events neither break it nor hide others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker on virtual time: what holds a destination, how it is probed, and that it goes on by itself."""
+"""The worker on virtual time: what holds a destination, how it is probed, and that it resumes by itself."""
 
 from __future__ import annotations
 
