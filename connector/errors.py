@@ -28,7 +28,7 @@ class ConnectorError(Exception):
 class ConfigFault:
     """One fault of a configuration: its path in the file, and what to do about it.
 
-    `line` is the line in the file, from 1, where it is known. It is not compared: two checks may find the same fault.
+    `line` is the line in the file, from 1, if it is known. It is not compared: two checks may find the same fault.
     """
 
     path: str
@@ -64,10 +64,10 @@ class FatalError(ConnectorError):
 class Refusal(ConnectorError):
     """One record cannot be delivered because of the record itself.
 
-    `cause` is a dead letter's cause (`decode`, `route`, `invalid`, …), `code` a local rule's id or the
-    vendor's code, `field` the field at fault where there is one. The message never contains the value of a field,
-    because messages are logged and fields may be personal. `answers` are written to a query vendor's results topic
-    (`records.Answer`) before the dead letter.
+    `cause` is a dead letter's cause (`decode`, `route`, `invalid`, …), `code` a local rule's id or the vendor's code,
+    `field` the field at fault, if there is one. The message never contains the value of a field, because messages are
+    logged and fields may be personal. `answers` are written to a query vendor's results topic (`records.Answer`) before
+    the dead letter.
     """
 
     def __init__(self, cause: str, code: str, message: str, *, field: str | None = None) -> None:

@@ -99,7 +99,7 @@ def refuse_unknown(loaded: Loaded, destination: str | None) -> None:
 
 
 def in_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in uvloop where it is installed, else in asyncio's own loop."""
+    """Run a coroutine in uvloop if it is installed, else in asyncio's own loop."""
     try:
         from uvloop import new_event_loop
     except ImportError:

@@ -108,7 +108,7 @@ def show(explanations: Sequence[Explanation]) -> None:
         if explanation.inspection.fault is None and not explanation.inspection.preparations:
             why = explanation.inspection.skipped or "it goes nowhere"
             print_line(f"By today's rules the record is skipped: {why}.")
-    print_heading("What became of it")
+    print_heading("What happened to it")
     print_pairs(_outcome_lines(explanation))
     for note in explanation.notes:
         print_line(f"Note: {note}")

@@ -57,7 +57,7 @@ def hold(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
 def release(name: Name, config: File = DEFAULT_FILE, url: Url = None) -> None:
     """Resume a held destination in every running member.
 
-    Records that a storm has set aside are taken in again. Those that are refused again become dead letters.
+    Records that a storm has set aside are processed again. Those that are refused again become dead letters.
     """
     _act("release", name, config, url)
 
@@ -141,7 +141,7 @@ def _acting(server: ServerSettings, named: list[str] | None, urls: list[str] | N
     if not urls and named and server.token is None:
         urls = [each for each in named if urlsplit(each).hostname in _LOOPBACK]
         if len(urls) < len(named):
-            say("Only members on this machine are asked: others take actions only where server.token is set.")
+            say("Only members on this machine are asked: others accept actions only if server.token is set.")
         return _at(server, urls)
     return _at(server, urls or named)
 

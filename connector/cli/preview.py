@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from connector.operations.sample import RecordSample, Speed, Start
 
 BEHIND: Final = 1.0
-"""A last request up to so many seconds after the last record's arrival does not count as late."""
+"""A last request up to this many seconds after the last record's arrival does not count as late."""
 
 
 def preview(  # noqa: PLR0913 -- each option is one of the command line

@@ -44,7 +44,7 @@ Ids = Annotated[
     typer.Argument(metavar="ID", help="Only these dead letters: ids, or their first 8 characters."),
 ]
 Everything = Annotated[
-    bool, typer.Option("--all", help="All unresolved dead letters. Needed where no id and no filter is given.")
+    bool, typer.Option("--all", help="All unresolved dead letters. Required without ids and filters.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]

@@ -72,9 +72,9 @@ def status(
 
 async def _show(names: list[str], addresses: list[str], options: CommandOptions, *, watch: bool, as_json: bool) -> bool:
     """Show the status once, or repeatedly until cancelled; return whether any member answered."""
-    from connector.operations.status import looks
+    from connector.operations.status import follow_status
 
-    async with aclosing(looks(names, addresses, INTERVAL)) as seen:
+    async with aclosing(follow_status(names, addresses, INTERVAL)) as seen:
         async for found in seen:
             if watch and not as_json and sys.stdout.isatty():
                 sys.stdout.write(_CLEAR)

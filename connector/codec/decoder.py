@@ -48,7 +48,7 @@ _LONGEST_PAUSE: Final = 15.0
 _CROWD: Final = 16
 """How many schemas may be resolved at once before each is asked for less often."""
 _MOST_KNOWN: Final = 500
-"""How many answers of the registry are remembered: at least so many, at most twice as many, of about 14 kB each."""
+"""How many answers of the registry are remembered: at least this many, at most twice as many, of about 14 kB each."""
 _MOST_MAKERS: Final = 16
 """For one schema: its makers, one for each destination that takes it."""
 _SHOWN: Final = 300
@@ -349,7 +349,7 @@ class Decoder:
         """Return the known answer for a schema, or None if the registry has to be asked."""
         return self._known.get(key) or self._answers.get(key)
 
-    def _know(self, key: SchemaKey, found: Writer | UnionSchema | Unreadable) -> None:
+    def _remember(self, key: SchemaKey, found: Writer | UnionSchema | Unreadable) -> None:
         """Remember an answer of the registry."""
         self._answers.put(key, found)
         # It was compiled from the previous answer.
@@ -396,7 +396,7 @@ class Decoder:
                 wait = left if len(self._requests) > _CROWD else min(pause, left)
                 await self._clock.sleep(wait if left > 0 else pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-            self._know(key, answer)
+            self._remember(key, answer)
         finally:
             self._report_trouble(key, None)
 

@@ -28,7 +28,7 @@ MOST_QUESTIONS: Final = 4
 """How many questions the registry is asked at once."""
 _MAX_REFERENCES: Final = 200
 _CLEAR_AFTER: Final = 500
-"""After so many answers the client's cache of schemas is cleared, because it has no bound of its own."""
+"""After this many answers the client's cache of schemas is cleared, because it has no bound of its own."""
 _SHOWN: Final = 200
 # Signs of a TLS fault, and the key of schema_registry.client that fixes it.
 _TLS_KEYS: Final = (

@@ -240,7 +240,7 @@ class DestinationSettings(Model):
     retry: RetrySettings = Field(default=RetrySettings(), description="How a failed request is retried.")
     timeout: Duration = Field(
         default=20.0,
-        description="Time-out of one request; at most limits.drain_timeout - 2s, which is also the default where "
+        description="Time-out of one request; at most limits.drain_timeout - 2s, which is also the default if "
         "that is lower.",
     )
     codes: dict[str, Literal["refuse", "retry", "hold"]] = Field(

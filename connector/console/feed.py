@@ -14,7 +14,7 @@ from connector.records import Record
 
 _AGAIN_SECONDS: Final = 5.0
 _UNSEEN: Final = 10_000
-"""While the topic is first read, the page is updated after so many dead letters."""
+"""While the topic is first read, the page is updated after this many dead letters."""
 _log = structlog.get_logger()
 
 

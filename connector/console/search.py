@@ -24,7 +24,7 @@ Places = Sequence[tuple[int, int]]
 RUNNING: Final = 2
 """Searches that run at the same time; one more ends the oldest."""
 FEW: Final = 2000
-"""Up to so many records are fetched one by one; more are read in one pass over the topic."""
+"""Up to this many records are fetched one by one; more are read in one pass over the topic."""
 _CHUNK: Final = 1000
 
 

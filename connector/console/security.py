@@ -285,7 +285,7 @@ class SignInGuard:
             if not _is_direct(request):
                 # Otherwise every caller of the proxy would count as a local caller.
                 raise web.HTTPForbidden(text="behind a proxy the console needs console.tokens or console.proxy\n")
-            return Caller(self._stranger(request), by_token=False, role="act")
+            return Caller(self._unkept_session(request), by_token=False, role="act")
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             role = self._bearer(self.source(request), given.strip())
@@ -296,8 +296,8 @@ class SignInGuard:
             session = None
         person = None if self._proxy is None else self._proxy.person(request)
         if person is not None and (session is None or (session.name, session.role) != person):
-            session = replace(self._stranger(request), name=person[0], role=person[1])
-        found = session or self._stranger(request)
+            session = replace(self._unkept_session(request), name=person[0], role=person[1])
+        found = session or self._unkept_session(request)
         return Caller(found, by_token=False, role=found.role)
 
     def _bearer(self, source: str, given: str) -> Role | None:
@@ -323,7 +323,7 @@ class SignInGuard:
         now = self._clock.now()
         return [at for at in self._wrong.get(source, ()) if now - at < _TRIES_SECONDS]
 
-    def _stranger(self, request: web.Request) -> Session:
+    def _unkept_session(self, request: web.Request) -> Session:
         """Return a session that takes no memory: its id is the cookie's, or a new one."""
         given = request.cookies.get(COOKIE, "")
         known = _COOKIE_ID.fullmatch(given) and given not in self._sessions

@@ -60,7 +60,7 @@ class Chronicle:
 
     def happenings(self) -> list[Happening]:
         """Return the events as sentences, newest first."""
-        return [told(event) for event in sorted(self._events.values(), key=_when, reverse=True)]
+        return [as_happening(event) for event in sorted(self._events.values(), key=_when, reverse=True)]
 
 
 def _when(event: TimelineEvent) -> tuple[float, str]:
@@ -94,7 +94,7 @@ def _bounded(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float) else str(value)[:_TEXT]
 
 
-def told(event: TimelineEvent) -> Happening:
+def as_happening(event: TimelineEvent) -> Happening:
     """Return an event as a sentence. An event unknown to this version is shown by its name."""
     teller = _TELLERS.get(event.name)
     try:

@@ -178,9 +178,9 @@ def _csv(dead_letter: DeadLetterEntry, content: Content) -> list[str]:
 
 
 def _guarded(cell: Any) -> str:
-    """Return a cell's text, with a quote in front where a spreadsheet would run it as a formula."""
+    """Return a cell's text, with a quote in front if a spreadsheet would run it as a formula."""
     text = "" if cell is None else str(cell)
-    # Only texts: a negative number begins with "-" too, and is harmless.
+    # Only text is guarded: a negative number begins with "-" too, and is harmless.
     return f"'{text}" if isinstance(cell, str) and text.startswith(_FORMULA) else text
 
 

@@ -137,9 +137,9 @@ def to_headers(
     ours = [(name, str(value).encode(errors="replace")) for name, value in block.items() if value not in (None, "")]
     if dialect is None:
         return [*original, *ours]
-    cause, code, told = (str(block[name] or "") for name in ("dlq-cause", "dlq-code", "dlq-message"))
+    cause, code, text = (str(block[name] or "") for name in ("dlq-cause", "dlq-code", "dlq-message"))
     theirs = dialect_headers(
-        dialect, origin=origin, timestamp=timestamp, group=group, cause=cause, code=code or None, message=told
+        dialect, origin=origin, timestamp=timestamp, group=group, cause=cause, code=code or None, message=text
     )
     return [*original, *ours, *theirs]
 

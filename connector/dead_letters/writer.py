@@ -23,9 +23,9 @@ _LONGEST_WAIT: Final = 30.0
 _TRIES_IN_A_DRAIN: Final = 4
 """Retries of a failing write within one `drain_timeout`, so that a drain rarely misses it."""
 _TROUBLE_QUIET: Final = 5.0
-"""Write failures are logged once in so many seconds: a batch that is given up may have a thousand dead letters."""
+"""Write failures are logged once in this many seconds: a batch that is given up may have a thousand dead letters."""
 _QUIET: Final = 60.0
-"""Dead letters of one destination, cause and code are logged once in so many seconds; the metrics count all."""
+"""Dead letters of one destination, cause and code are logged once in this many seconds; the metrics count all."""
 _KINDS: Final = 1000
 """How many such kinds are remembered. Bounded, because a vendor decides how many codes there are."""
 

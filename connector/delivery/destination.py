@@ -185,6 +185,8 @@ class Destination:
 
     def drop(self) -> None:
         """Drop all unsent deliveries whose partition is being revoked: they stay uncommitted."""
+        # By the tracker, not by topic and partition: a partition that comes back has a new tracker, and what was left
+        # from its first assignment must go.
         self.buffer.forget(self.lanes.drop(lambda delivery: not delivery.tracker.open))
         self.lanes.unpark()
 
@@ -224,6 +226,7 @@ class Destination:
     def reload(self) -> None:
         """Read the destination's secrets again, so that a probe uses a rotated one."""
         vendor = self._reload()
+        # Only a change counts. Otherwise each probe would erase the evidence about denied records.
         if vendor is not None:
             self.vendor = vendor
             self.evidence.renewed(self.ports.clock.now())
@@ -310,6 +313,8 @@ class Destination:
         if holds := self.shown_holds():
             return holds[0]
         now, wall = self.ports.clock.now(), self.ports.clock.wall()
+        # After the holds: a vendor that is both denied and throttled has to be shown as denied, because only that
+        # needs a person.
         left = self.throttle.until - now
         if left > 0:
             return StateReport(
@@ -321,5 +326,6 @@ class Destination:
     def _ended(self, holds: list[Hold]) -> None:
         if not holds:
             return
+        # Failures from before the hold's end would otherwise count towards the next outage.
         self.evidence.hold_ended()
         self.lanes.hurry(self.ports.clock.now())

@@ -42,22 +42,22 @@ from connector.recent import Recent
 from connector.vendors.base import DESTINATION, endpoint_of
 
 OUTAGE_AFTER: Final = 5
-"""After so many failed batches without an acceptance in between, a destination is held as an outage."""
+"""After this many failed batches without an acceptance in between, a destination is held as an outage."""
 HALVE_AFTER: Final = 5
-"""After so many failures a batch is halved to find the record that causes them."""
+"""After this many failures a batch is halved to find the record that causes them."""
 DOUBT_AFTER: Final = 10
-"""After so many records refused alone with an undocumented code, without an acceptance, the destination is held."""
+"""After this many records refused alone with an undocumented code, without an acceptance, the destination is held."""
 DENIED_OFTEN: Final = 3
-"""After so many denials without an acceptance, a batch is halved; for a lone record, the destination is held."""
+"""After this many denials without an acceptance, a batch is halved; for a lone record, the destination is held."""
 _DENIED_BATCHES: Final = 2
-"""So many denied batches of an endpoint, without an acceptance in between, show that no record is the reason."""
+"""This many denied batches of an endpoint, without an acceptance in between, show that no record is the reason."""
 _DENIED_BY_FIREWALL: Final = 20
 """The same if records of the endpoint were blamed before: many batches may have a record that a firewall blocks."""
 CONTRADICTED_FOR: Final = 600.0
 """Seconds after which a code is no longer contradicted by a record that it refused and that was accepted later."""
 CONTRADICTED_TIMES: Final = 16
-"""After so many refusals in a row, alone, a contradicted code is believed. Where the vendor refuses half of all requests
-at random, this happens to one record in 65,000."""
+"""After so many refusals in a row, alone, a contradicted code is believed. If half of all requests are refused at
+random, this happens to one record in 65,000."""
 _CODES: Final = 100
 """How many contradicted codes are remembered."""
 _NEVER: Final = float("-inf")
@@ -252,7 +252,7 @@ class Evidence:
 
 
 FEW: Final = 2
-"""Up to so many suspects of a first hint are each sent alone: that makes three parts, one request more than two."""
+"""Up to this many suspects of a first hint are each sent alone: that makes three parts, one request more than two."""
 
 
 def halves(batch: Batch) -> list[Batch]:

@@ -130,7 +130,7 @@ class Backoff:
 
 
 STUCK_AFTER: Final = 5
-"""After so many pauses in a row, without a judged request in between, single records are tried."""
+"""After this many pauses in a row, without a judged request in between, single records are tried."""
 
 
 class Throttle:

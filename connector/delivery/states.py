@@ -14,7 +14,7 @@ active throttle, else batches that are being retried.
     DENIED     a credential, address or permission is wrong           a probe that is accepted, or judged in any way
     DOUBT      records are refused by a code that is not documented   a probe that is accepted, or refused by a
                                                                       documented code: the vendor does judge records
-    OUTAGE     batches fail, and none is accepted between             any answer at all, also a late one
+    OUTAGE     batches fail, and none is accepted between             any answer at all, even a late one
 
 A probe has one record, another one each time: a whole batch could be denied, or fail, because of a single bad record.
 After a probe that does not end its hold, the next one comes later. Exception: if that probe's record had been tried
@@ -293,6 +293,8 @@ class Holds:
         ended = []
         for hold in self.blocking(group):
             what = event
+            # Example: JPush denies one interface. That shows that the account itself is fine. If the request probed a
+            # hold of the whole destination for denied access, that hold ends, and only the endpoint is held.
             if event is HoldEvent.DENIED and hold.scope != scope:
                 what = HoldEvent.WIDER if scope == DESTINATION else HoldEvent.NARROWER
             # An answer to a request from before the hold, or from before its probe, is late: the probe is still in
@@ -402,7 +404,7 @@ def _shown(hold: Hold, now: float, wall: float) -> StateReport:
 SETTLED: Final = 5.0
 """Seconds that a state has to last to be logged, unless it is logged at once."""
 AT_ONCE: Final = 6
-"""At most so many changes are logged at once within `WINDOW` seconds; with more, a change has to last first."""
+"""At most this many changes are logged at once within `WINDOW` seconds; with more, a change has to last first."""
 WINDOW: Final = 60.0
 
 _HELD: Final = (DestinationState.HELD, DestinationState.PROBING)

@@ -87,8 +87,8 @@ class HttpTransport:
         """Write the request once and return the whole answer, whatever its status; its body is cut at the cap.
 
         `timeout` is in seconds, for everything from the wait for a connection to the last byte. Raises
-        `TransportError`; its outcome is unknown where the body was begun. A request without a body only asks, so its
-        outcome never is. Cancelling closes the connection.
+        `TransportError`; its outcome is unknown if the body was begun. A request without a body only asks, so its
+        outcome is never unknown. Cancelling closes the connection.
         """
         exchanges: list[Exchange] = []
         url = _url(request.url)

@@ -119,7 +119,7 @@ is used, and the error appears at an unrelated place.
 
 _QUIET_SECONDS: Final = 30.0
 _AGAIN_SECONDS: Final = 60.0
-"""An error that returns soon after its end is not logged again for so many seconds, unless it lasts."""
+"""An error that returns soon after its end is not logged again for this many seconds, unless it lasts."""
 _SETTLED_SECONDS: Final = 5.0
 
 _log = structlog.get_logger()

@@ -173,6 +173,7 @@ class KafkaSource:
         poll returns its records. Raises `FatalError` if a person has to act.
         """
         if self._polling is None:
+            # `leave` may have been called already: a stop must not be forgotten by the poll that follows it.
             if not self._leaving:
                 self._abandon.clear()
             self._polling = asyncio.create_task(self._poll())
@@ -205,6 +206,7 @@ class KafkaSource:
         if self._errors.all_down and not await self._answers():
             return {(c.topic, c.partition): "no broker answers" for c in commits}
         self._next_look = self._clock.now() + _LOOK_SECONDS
+        # Asked before each commit: in a recreated topic the same offset is another record.
         others = await self._ids.others({(c.topic, c.partition) for c in commits})
         faults: dict[TopicPartition, str] = dict.fromkeys(others, FinalFault("the topic was deleted"))
         offsets = [PartitionOffset(*c) for c in commits if (c.topic, c.partition) not in others]
@@ -300,6 +302,7 @@ class KafkaSource:
             messages = await self._consumer.consume(*self._poll_size.next(patient=not self._paused))
         except KafkaException as error:
             raise FatalError(f"the Kafka consumer stopped: {error_text(error)}") from None
+        # Checked before the records are used: they may be those of a recreated topic.
         if (fault := self._fatal or self._ids.held.fault()) is not None:
             raise FatalError(f"the Kafka consumer stopped: {fault}")
         records = to_records(messages, self._judge)

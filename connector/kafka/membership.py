@@ -19,7 +19,7 @@ from connector.kafka.client import error_text, kafka_error
 from connector.kafka.groups import Groups
 
 _SECONDS: Final = 2.0
-"""A request in flight may delay a stop by so much."""
+"""A request in flight may delay a stop by this time."""
 
 
 class GroupMembership(Groups):

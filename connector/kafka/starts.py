@@ -38,9 +38,9 @@ class Starts:
     without an offset counts as newer if the group has committed any offset in its topic, or in a topic that the same
     pattern matches (`kin` returns those), or if its topic appeared after the member's first assignment.
 
-    Therefore a member that resolves `latest` in a topic where the group has committed nothing commits the ends of all
-    partitions of the topic and its kin, including those of other members. Otherwise another member of a new group would
-    mistake its own partitions, which have no offset yet, for added ones, and read them from their beginning.
+    In a new group, `latest` must not make members mistake each other's partitions for added ones and read those from
+    their beginning. So the first member that resolves `latest` in a topic commits the ends of all partitions of the
+    topic and its kin, including those of other members.
     """
 
     def __init__(self, start: str | int, whole: Collection[str] = (), kin: Kin = lambda _topic, _topics: set()) -> None:

@@ -21,7 +21,7 @@ from connector.records import Headers
 from connector.tasks import in_thread
 
 TIMEOUT_MILLIS: Final = 30_000
-"""After so long Kafka aborts the transaction of a killed writer. Until then readers see nothing after it."""
+"""After this time Kafka aborts the transaction of a killed writer. Until then readers see nothing after it."""
 _OPEN_SECONDS: Final = 60.0
 _COMMIT_SECONDS: Final = 60.0
 _ABORT_SECONDS: Final = 20.0

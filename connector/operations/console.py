@@ -1,4 +1,4 @@
-"""The console connected to Kafka: the dead-letter topic, the group's offsets, replays, and today's rules."""
+"""Connects the console to Kafka: the dead-letter topic, the group's offsets, replays, and today's rules."""
 
 from __future__ import annotations
 

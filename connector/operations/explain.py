@@ -30,7 +30,7 @@ EARLIER: Final = 3600 * 1000
 _CHUNK: Final = 2000
 
 
-class NotThere(ConnectorError):
+class RecordNotFound(ConnectorError):
     """The topic, partition or offset does not exist; the message says which."""
 
 
@@ -80,7 +80,7 @@ class Explanation:
 async def explain(loaded: Loaded, position: Position, *, everything: bool = False) -> Explanation:
     """Return all that is known about a record; `everything` searches the connector's topics from their beginning.
 
-    Raises `NotThere`, and `StartupError` if Kafka does not answer.
+    Raises `RecordNotFound`, and `StartupError` if Kafka does not answer.
     """
     settings = loaded.settings
     with TopicReader(settings.kafka) as reader:
@@ -114,12 +114,12 @@ async def explain(loaded: Loaded, position: Position, *, everything: bool = Fals
 def _fetch(
     settings: Settings, reader: TopicReader, topics: Mapping[str, int], position: Position
 ) -> tuple[Record | None, str | None]:
-    """Return the record, or why Kafka no longer has it. Raises `NotThere` if there never was one."""
+    """Return the record, or why Kafka no longer has it. Raises `RecordNotFound` if there never was one."""
     topic, partition, offset = position
     if topic not in topics:
-        raise NotThere(f"topic {topic} does not exist")
+        raise RecordNotFound(f"topic {topic} does not exist")
     if partition >= topics[topic]:
-        raise NotThere(f"topic {topic} has no partition {partition}; it has partitions 0 to {topics[topic] - 1}")
+        raise RecordNotFound(f"topic {topic} has no partition {partition}; it has partitions 0 to {topics[topic] - 1}")
     first, end = reader.bounds((topic, partition))
     if offset < first:
         return None, f"{topic}[{partition}] begins at offset {first} now; retention has deleted offset {offset}"
@@ -131,10 +131,12 @@ def _fetch(
     with TopicReader(settings.kafka, uncommitted=True) as every:
         _, last = every.bounds((topic, partition))
         if offset >= last:
-            raise NotThere(f"there is no record at offset {offset} yet: {topic}[{partition}] ends at offset {last}")
+            raise RecordNotFound(
+                f"there is no record at offset {offset} yet: {topic}[{partition}] ends at offset {last}"
+            )
         hidden = _record_at(every, position)
     if offset >= end:
-        raise NotThere(f"{position} is not visible yet: its transaction, or one before it, is still open")
+        raise RecordNotFound(f"{position} is not visible yet: its transaction, or one before it, is still open")
     if hidden is not None:
         return None, f"the transaction of {position} was aborted, so no consumer ever reads it"
     return None, f"{position} was removed by compaction, or is the marker of a transaction"
@@ -233,11 +235,11 @@ async def _finished(settings: Settings, position: Position) -> list[Finished]:
             if group != base and not await groups.committed(group):
                 continue
             (state,) = await offsets.read(settings, group, [position.topic], [position.partition])
-            found.append(how_far(group, state, position.offset, await groups.members(group)))
+            found.append(group_progress(group, state, position.offset, await groups.members(group)))
     return found
 
 
-def how_far(group: str, state: PartitionState, offset: int, members: int) -> Finished:
+def group_progress(group: str, state: PartitionState, offset: int, members: int) -> Finished:
     """Return a group's progress at an offset, by its committed offset and map."""
     by = None
     if state.committed is not None:

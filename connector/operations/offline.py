@@ -40,7 +40,7 @@ class EventFault(ConnectorError):
 class WrittenEvent:
     """An event as a person wrote it. If unset, topic and schema are derived, and the time (epoch milliseconds) is now.
 
-    `key` is text, or, for a key that is Avro, its datum as JSON.
+    `key` is text; for an Avro key it is the datum as JSON.
     """
 
     event: Any

@@ -34,7 +34,9 @@ class GroupStatus:
         return any(member.trouble is None for member in self.members)
 
 
-async def looks(names: Sequence[str], addresses: Sequence[str], interval: float) -> AsyncGenerator[GroupStatus, None]:
+async def follow_status(
+    names: Sequence[str], addresses: Sequence[str], interval: float
+) -> AsyncGenerator[GroupStatus, None]:
     """Yield the members' state, first after a second, then every `interval` seconds."""
     sampler = Sampler(addresses, names, _unknown, interval=interval, clock=SystemClock())
     async with aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False) as session:

@@ -10,13 +10,13 @@ import orjson
 from pydantic import SecretStr
 
 from connector.config.loader import KafkaSettings, Settings
-from connector.console.timeline import Happening, TimelineEvent, read_events, told
+from connector.console.timeline import Happening, TimelineEvent, as_happening, read_events
 from connector.kafka.topic_reader import OffsetSpan, TopicReader
 from connector.operations import member
 
 
 class PastEvents:
-    """Reads the topic of events. Blocks; raises `StartupError` where Kafka does not answer or has no such topic."""
+    """Reads the topic of events. Blocks; raises `StartupError` if Kafka does not answer or has no such topic."""
 
     def __init__(self, settings: KafkaSettings, topic: str) -> None:
         self._settings = settings
@@ -86,4 +86,4 @@ class MergedTimeline:
 
     def happenings(self) -> list[Happening]:
         """Return the events as sentences."""
-        return [told(event) for event in self.events()]
+        return [as_happening(event) for event in self.events()]

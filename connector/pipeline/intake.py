@@ -406,6 +406,8 @@ class Intake:
         """
         topic, services = tracker.topic, self._services
         found = services.decoder.plain(records[0]) if records else None
+        # Each of these needs a look at every record: claims of the committed map, a replay's headers, a storm's window,
+        # and the debug log.
         if found is None or tracker.partial or topic == self._replay_topic or topic in services.storms or sample.on:
             return 0
         # Records after a parked record are parked behind it: overtaking it would break key order.
@@ -506,6 +508,8 @@ class Intake:
                     run.skip(tracker, record, each.reason)
                     continue
                 run.prepare(tracker, [record], {delivery.destination: [delivery] for delivery in each})
+        # Replayed records are outside storm windows. A topic without refusals has no entry, so this usually costs
+        # nothing.
         if routed and tracker.topic in self._services.storms and tracker.topic != self._replay_topic:
             storms = self._services.storms[tracker.topic]
             storms.accepted(len(routed))

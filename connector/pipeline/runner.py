@@ -8,7 +8,7 @@ A partition's life here is one epoch, from `on_assign` to the end of `on_revoke`
 
     OPEN      new work begins; progress is committed at intervals
     DRAINING  nothing new begins; requests in flight and dead letters being written are awaited up to `drain_timeout`;
-              then the last commit, repeated for a moment where the group's new generation refuses it
+              then the last commit, repeated briefly if the group's new generation refuses it
     CLOSED    work that finishes late changes nothing and is never committed: another member may have the partition
 
 Why an epoch, and not simply "is it assigned"? A partition can be revoked and assigned again while a request of the

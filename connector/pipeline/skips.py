@@ -126,7 +126,7 @@ class PartitionOwner(Protocol):
         ...
 
     def end_of(self, partition: TopicPartition) -> int | None:
-        """Return an assigned partition's end offset where it is known."""
+        """Return an assigned partition's end offset, if it is known."""
         ...
 
 

@@ -47,7 +47,7 @@ LONGEST_PROBE: Final = 60.0
 _REASONS: Final = 100
 """For how many ended storms the number of probes is remembered. Bounded, because the vendor chooses the codes."""
 CALM: Final = 600.0
-"""If a storm returns later than so many seconds after its end, it is a new one, and its probes start early again."""
+"""If a storm returns later than this many seconds after its end, it is a new one, and its probes start early again."""
 
 log = structlog.get_logger()
 
@@ -248,6 +248,7 @@ class Storms:
         """
         reason = (cause, code)
         self.quiet = False
+        # Even by another reason: the probe is over, and it did not pass.
         self._probe_ended(place)
         self._released.pop(place, None)
         storm = self._storms.get(reason)
@@ -255,9 +256,11 @@ class Storms:
             if not self._guard.refused(cause, code):
                 return False
             if not place.tracker.open:
-                return True  # a storm begins with a record that is set aside
+                # Nothing to set aside: the next owner reads the record. A storm without a record could never end.
+                return True
             storm = self._begin(reason, why)
-        if place.tracker.open:  # else the next owner of the partition comes to it
+        # If the partition was revoked, its next owner reads the record.
+        if place.tracker.open:
             storm.aside[place] = None
             place.tracker.set_aside += 1
         return True
@@ -282,6 +285,7 @@ class Storms:
         for reason in list(self._storms):
             storm = self._end(reason)
             self._guard.open(reason)
+            # A probe in flight belongs to the release too: if it is refused, it becomes a dead letter like the others.
             places = [*storm.aside, *([] if storm.probing is None else [storm.probing])]
             self._released.update(dict.fromkeys(places, reason))
             released += len(places)
@@ -380,6 +384,8 @@ class Storms:
 
     def _begin(self, reason: Reason, why: str) -> _Storm:
         now = self._clock.now()
+        # Example: a storm ended a minute ago, after 5 probes. The new one first waits as long as after 6 probes: the
+        # cause was probably never fixed.
         probes, ended = self._past.get(reason) or (0, now)
         probes = probes if now - ended < CALM else 0
         storm = self._storms[reason] = _Storm(why, self._clock.wall(), now + self._wait(probes), probes)

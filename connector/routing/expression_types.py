@@ -185,7 +185,7 @@ def _summand(tokens: Sequence[Token], start: int, schema: SchemaTree) -> set[str
 
 
 def _check_elements(tokens: Sequence[Token], schema: SchemaTree) -> None:
-    """Raise `ValueError` for `event.items.map(i, i.skuu)` where no item has such a field."""
+    """Raise `ValueError` for `event.items.map(i, i.skuu)` if no item has such a field."""
     for index, token in enumerate(tokens[:-2]):
         if token.kind != "name" or token.text not in MACROS or tokens[index + 1].text != "(" or index < 3:
             continue

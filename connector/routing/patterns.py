@@ -20,9 +20,9 @@ MOST_STEPS: Final = 3_000_000
 LONGEST: Final = 65_536
 """The longest text that any pattern is applied to, in characters."""
 SHORTEST: Final = 64
-"""A pattern that cannot be applied to texts of so many characters is refused."""
+"""A pattern is refused if it cannot be applied to texts of this many characters."""
 _FEW: Final = 16
-"""A repetition of at most so many is short."""
+"""A repetition with at most this many copies counts as short."""
 _EXPONENTIAL: Final = (
     "a repetition or a choice inside a repetition, such as (a+)+ or (a|b)+, can take exponential time; write [ab]+, or "
     "repetitions that do not go back: (?:-[a-z]++)*+"

@@ -120,6 +120,7 @@ class RouteTable:
 
     def become(self, other: RouteTable) -> None:
         """Take over another table's routes, for everything that refers to this one."""
+        # In place, because intake refers to this object: a reload changes it between two records.
         self.routes, self.destinations, self.unrouted = other.routes, other.destinations, other.unrouted
         self._plans.clear()
         self._only.clear()
@@ -205,6 +206,8 @@ class RouteTable:
             for route in dropping:
                 if route.matches(event, record) and _in_sample(route, event, record, cluster_id):
                     return Skipped(f"routes[{route.index}]")
+            # Example: two routes match, with to: [a, b] and to: [b, c]. Then a and b get the record by the first
+            # route, and c by the second.
             routed: list[Routed] = []
             matched = False
             for route in routes:

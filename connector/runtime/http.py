@@ -1,24 +1,24 @@
 """The HTTP port of `run`: /metrics, /healthz, /readyz, /status, and the operator's actions.
 
     GET  /metrics                       Prometheus' text format
-    GET  /healthz                       200, or 503 with the reasons: it is stuck; a blocked loop does not answer
-    GET  /readyz                        200, or 503 with the reasons: the member consumes, or has a valid reason not to
+    GET  /healthz                       200, or 503 if the member is stuck; a blocked loop does not answer
+    GET  /readyz                        200 if the member consumes or need not, else 503 with the reasons
     GET  /status                        the state of every destination and partition
-    GET  /events[?since=SECONDS]        what happened lately, the oldest first; since: epoch seconds
+    GET  /events[?since=SECONDS]        recent events, oldest first; since: epoch seconds
     POST /destinations/NAME/hold        hold a destination in this member; answers with its status
     POST /destinations/NAME/release     resume it
-    POST /destinations/NAME/probe       let what holds it be tried at once, in place of its next probe
-    POST /reload                        read the configuration again; answers what is applied and what is left
+    POST /destinations/NAME/probe       probe its holds now, instead of at their next probe
+    POST /reload                        read the configuration again; answers with the paths applied and left
     POST /log/LEVEL[?sample=N]          set the log level: debug, info, warning, error
     POST /records/TOPIC/PARTITION/OFFSET/skip[?destination=NAME]
-                                        make a record a dead letter: 200 done, 202 it will be, 409 it cannot be
+                                        make a record a dead letter: 200 done, 202 later, 409 impossible
 
 Once `server.token` is set, every action needs it. Without a token only this machine may act, and only directly: the
-peer and the Host are loopback, and the request has no header that a browser or a proxy would add. A web page must not
-hold a destination, nor a reverse proxy on this machine open the actions to everyone who reaches it.
+peer and the Host are loopback, and the request has no header that a browser or a proxy would add. Otherwise a web
+page could hold a destination, and a reverse proxy on this machine would open the actions to everyone.
 
-/status and /events need the token or a Host that cannot be a stranger's domain: a page of such a domain, which its
-owner pointed to this address (DNS rebinding), could read them otherwise.
+/status and /events need the token, or a Host that cannot be a foreign domain. Otherwise a page on a foreign domain that
+resolves to this address (DNS rebinding) could read them.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class Server:
         )
 
     def _accepts_host(self, request: web.Request) -> bool:
-        """Whether the Host cannot be a stranger's domain: an address, a name without dots, or one of ours."""
+        """Whether the Host cannot be a foreign domain: it is an address, a name without dots, or one of ours."""
         name = _hostname(request)
         is_local = "." not in name or name in self._hosts or name.endswith(_CLUSTER_SUFFIXES)
         return bool(name) and (is_local or ip_address(name) is not None)

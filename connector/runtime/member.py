@@ -114,7 +114,7 @@ class Member:
         return None if self._judge is None else self._judge.look(self._clock.now())
 
     def health(self) -> Check:
-        """Whether the process works; a failing check asks for a restart. That it answers proves that the loop turns."""
+        """Whether the process works; a failing check asks for a restart. An answer at all proves that the loop runs."""
         reason = self.watchdog.reason
         return Check(ok=reason is None, reasons=[] if reason is None else [reason])
 

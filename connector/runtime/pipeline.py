@@ -32,11 +32,11 @@ T = TypeVar("T")
 LETTING_GO: Final = 1.0
 """Seconds that a task has to end after it was cancelled, before it is cancelled again."""
 QUEUE_SHARE: Final = 16
-"""librdkafka's own queue gets one part in so many of `limits.buffer`."""
+"""librdkafka's own queue gets `limits.buffer` divided by this."""
 BUDGET_SHARE: Final = 0.75
 """The part of `limits.buffer` for deliveries without an outcome; what is left is for requests on their way."""
 REPLAY_SHARE: Final = 0.02
-"""What part of a destination's rate limit goes with the partitions of the replay topic, where that is read."""
+"""The share of a destination's rate limit that goes with the partitions of the replay topic, if that is read."""
 SEEN_BY_ALL: Final = 3.0
 """Seconds, beyond two commits, after which every member has seen added partitions: each looks every two seconds."""
 

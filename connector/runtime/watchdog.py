@@ -67,7 +67,7 @@ class Watchdog:
     def start(self) -> None:
         """Start the thread that watches the running loop."""
         self._loop = asyncio.get_running_loop()
-        # A task in the loop could not report that the loop does not turn.
+        # A task in the loop could not report that the loop does not run.
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
@@ -89,7 +89,7 @@ class Watchdog:
                     # The loop is closed, so nothing is left to watch.
                     return
             elif silent >= self._limit:
-                self._report(f"the event loop did not turn for {silent * self._interval:.0f} s")
+                self._report(f"the event loop did not run for {silent * self._interval:.0f} s")
 
     def _turn(self) -> None:
         """Judge the member. Runs in the loop, so that a result proves that the loop runs."""

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 MOST_CONNECTIONS: Final = 64
 DESCRIPTOR_SHARE: Final = 8
-"""At most one in so many of the process's descriptors is for the port's connections; the rest is for deliveries."""
+"""The port's connections get the process's descriptors divided by this; the rest is for deliveries."""
 HEADER_SECONDS: Final = 10.0
 """How long a client may take for the header of a request, counted from its first byte or from the connection."""
 BODY_SECONDS: Final = 20.0

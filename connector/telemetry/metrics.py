@@ -71,7 +71,7 @@ DEFINITIONS: Final = tuple(
             "records_dead_lettered_total",
             "counter",
             ("destination", "cause"),
-            "Records written to the dead-letter topic; the destination is empty where none was known yet.",
+            "Records written to the dead-letter topic; the destination is empty if none was known yet.",
             "records",
             (),
             CAUSES,

@@ -88,7 +88,7 @@ class JiguangApi:
         return Reply(429, b"Too Many Requests", "throttled", headers=headers, content_type="text/plain")
 
     def failed(self, status: int) -> Reply:
-        """Return any other status; the document has none, so the body is a proxy's."""
+        """Return another status. The document has none, so the body is like that of a proxy."""
         return Reply(status, b"<html>upstream</html>", f"status_{status}", content_type="text/html")
 
     def answer(self, call: Call) -> Reply:

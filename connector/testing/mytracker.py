@@ -49,7 +49,7 @@ def _number(lowest: int, highest: int) -> Callable[[object], bool]:
 
 
 def _text(shortest: int, longest: int) -> Callable[[object], bool]:
-    """Accept a string of so many code points."""
+    """Accept a string with a length in this range (code points)."""
     return lambda value: isinstance(value, str) and shortest <= len(value) <= longest
 
 

@@ -179,7 +179,7 @@ class Simulator:
         await self.stop()
 
     async def until_served(self, requests: int) -> None:
-        """Wait until so many requests were handled since the start; their answers may not be sent yet."""
+        """Wait until this many requests were handled since the start; their answers may not be sent yet."""
         while self._judged_count < requests:
             self._judged.clear()
             await self._judged.wait()

@@ -71,7 +71,7 @@ def code_meaning(vendor: str | None, code: str | None, message: str = "") -> Cod
 def explained(vendor: str | None, code: str | None, message: str) -> str:
     """Return a vendor's text with its code explained in front: "4101: The event … The vendor's text: …".
 
-    Idempotent. The text is unchanged where no document explains the code.
+    Idempotent. The text is unchanged if no document explains the code.
     """
     meaning = code_meaning(vendor, code, message)
     if meaning is None or meaning.meaning in message:

@@ -168,7 +168,7 @@ class MyTrackerSettings(DestinationSettings):
     vendor: Literal["mytracker"] = Field(description="The vendor's name.")
     base_url: str = Field(default="https://tracker-s2s.my.com", description="Scheme and host of the API.")
     id_app: int = Field(gt=0, description="The app's id (idApp).")
-    token: SecretStr = Field(min_length=1, description="The S2S token, sent as the Authorization header as it is.")
+    token: SecretStr = Field(min_length=1, description="The S2S token, sent unchanged in the Authorization header.")
     event_time: Literal["record", "receipt"] = Field(
         default="record",
         description="An event without eventTimestamp gets its record's timestamp (`record`); with `receipt` the vendor "

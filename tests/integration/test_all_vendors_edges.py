@@ -1,4 +1,4 @@
-"""Values at each vendor's limits and one past them, through the whole job: the one arrives, the other is told why."""
+"""Values at each vendor's limits and one past them, through the whole job: the first arrive, the others are refused."""
 
 from __future__ import annotations
 

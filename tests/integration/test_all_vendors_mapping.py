@@ -137,7 +137,7 @@ ATTRIBUTES: Final = {"s": "string", "n": "number", "d": "number", "b": "bool", "
 
 @pytest.mark.parametrize("unrouted", ["skip", "dead_letter"])
 def test_a_schema_of_ones_own_is_mapped_and_fans_out(unrouted: str, job: Job, registry: Registry) -> None:
-    """Each vendor gets what its route wants, as docs/routing.md states it; the rest is skipped or set aside as told."""
+    """Each vendor gets what its route maps, as docs/routing.md states it; the rest is skipped or dead-lettered."""
     write = Writer(SCHEMA, register(registry, f"{job.topic}-value", SCHEMA))
     with accounts("jiguang", "mytracker", "quick_audience", jiguang={"events": {"app": ATTRIBUTES}}) as vendors:
         job.produce(_message(number, write) for number in range(COUNT))

@@ -1,4 +1,4 @@
-"""`connector run --destination NAME`: one destination in a group of its own, begun where the combined group stands."""
+"""`connector run --destination NAME`: one destination in a group of its own, from the combined group's offsets on."""
 
 from __future__ import annotations
 

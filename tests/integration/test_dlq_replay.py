@@ -204,7 +204,7 @@ def test_a_record_that_is_refused_each_time_stays_with_its_count(job: Job, vendo
 
 
 def test_what_would_fail_again_is_kept_back_and_can_be_changed(job: Job, vendor: Vendor) -> None:
-    """The rule is told, --dry-run does nothing, --set fixes the event in its own schema, --force sends it as it is."""
+    """The rule is shown, --dry-run does nothing, --set fixes the event in its schema, --force sends it unchanged."""
     settings = job.settings(vendor.destination)
     config = str(job.write(settings))
     value = single_object(datum_bytes(event(1, eventName="")))

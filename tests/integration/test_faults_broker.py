@@ -98,7 +98,7 @@ def test_partitions_that_are_added_are_read_from_their_first_record(
 
 
 def test_a_topic_deleted_under_way_is_waited_for_and_said(kafka: Kafka, job: Job, vendor: Vendor) -> None:
-    """The topic goes, and comes again by the same name: the member says so, lives, and reads the new one whole."""
+    """A topic is deleted and recreated: the member reports it, keeps running, and reads the whole new topic."""
     job.produce(good(range(300)))
     member = job.start(_settings(job, vendor))
     job.until_done(member)

@@ -88,7 +88,7 @@ def job(kafka: AuthorizingKafka, tmp_path: Path, topic_name: str) -> Iterator[Jo
 def test_a_group_that_may_not_be_read_is_named_with_the_command(
     describes: bool, kafka: AuthorizingKafka, job: Job, vendor: Vendor
 ) -> None:
-    """Topics may be read and written, the group not: `check --online` says so; granted READ, it is well.
+    """A user without READ on the group is reported by `check --online`; once READ is granted, it passes.
 
     Kills: a check of metadata only, which any broker answers, and that says all is well while nothing is ever read.
     """

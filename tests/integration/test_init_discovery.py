@@ -36,7 +36,7 @@ def init(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_newest_schema_of_the_subject_is_used(
     registry: Registry, fresh_name: Callable[[str], str], tmp_path: Path
 ) -> None:
-    """The schema's file and the registry's address are written; an unknown topic is said with what to do."""
+    """The schema's file and the registry's address are written; for an unknown topic the message says what to do."""
     topic = fresh_name("orders")
     register(registry, f"{topic}-value", ORDER)
     done = init(tmp_path, "--topic", topic, "--registry", registry.url)

@@ -1,4 +1,4 @@
-"""The source on a real Kafka: where it starts, what it commits, and what its listener is told."""
+"""The source on a real Kafka: where it starts, what it commits, and which callbacks its listener gets."""
 
 import asyncio
 import contextlib
@@ -129,7 +129,7 @@ async def cluster(kafka: Kafka) -> AsyncIterator[Cluster]:
 async def test_a_restart_goes_on_where_the_commit_was(
     kafka: Kafka, cluster: Cluster, topic_name: str, protocol: str
 ) -> None:
-    """An explicit commit keeps offset and metadata, and the next member is told both and reads from there."""
+    """An explicit commit keeps offset and metadata; the next member gets both and reads from there."""
     kafka.create_topic(topic_name)
     cluster.produce(topic_name, 10)
     client = PROTOCOLS[protocol]
@@ -230,7 +230,7 @@ async def test_close_drains_and_commits_inside(kafka: Kafka, cluster: Cluster, t
 
 
 async def test_a_partition_whose_member_was_silent_is_lost(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
-    """A member that did not poll in time is told that its partitions are lost, commits nothing, and gets them again."""
+    """A member that did not poll in time loses its partitions, commits nothing, and gets them again."""
     kafka.create_topic(topic_name)
     cluster.produce(topic_name, 3)
     client = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 300, "max.poll.interval.ms": 2000}
@@ -313,7 +313,7 @@ async def test_a_cancelled_poll_loses_no_record(kafka: Kafka, cluster: Cluster, 
 async def test_a_pattern_reads_what_it_matches_and_never_our_own(
     kafka: Kafka, cluster: Cluster, fresh_name: Callable[[str], str]
 ) -> None:
-    """A pattern takes the topics that match but for the connector's own; a topic named next to it is read."""
+    """A pattern matches topics except the connector's own; a topic that is named in addition is read."""
     events, dead_letters, named = (fresh_name("pat") for _ in range(3))
     for topic in (events, dead_letters, named):
         kafka.create_topic(topic)

@@ -1,4 +1,4 @@
-"""The producer on a real Kafka: what is acknowledged is there, what is not says so."""
+"""The producer on a real Kafka: acknowledged records are there, all others are reported as failed."""
 
 import asyncio
 import contextlib

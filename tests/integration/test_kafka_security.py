@@ -150,7 +150,7 @@ def test_a_token_endpoint_that_is_down_is_waited_for(world: World, job: Job, ven
 def test_a_password_that_changes_meanwhile_fails_readiness_and_nothing_else(
     world: World, job: Job, vendor: Vendor
 ) -> None:
-    """Refused while it runs, a member says so and waits; with the password back it goes on, and repeats nothing."""
+    """A running member that Kafka refuses reports it and waits; once the password is restored, it continues."""
     settings = _settings(job, vendor, world.clients["scram"])
     job.produce(good(range(EVENTS)))
     member = job.start(settings)

@@ -98,7 +98,7 @@ async def test_a_broker_that_tells_no_configuration_is_believed() -> None:
 
 
 async def test_an_unreachable_broker_is_waited_for() -> None:
-    """The reason is told while it lasts; the wait ends at its time-out, or when it is cancelled."""
+    """The reason is reported while it lasts; the wait ends at its time-out, or when it is cancelled."""
     reasons: list[str | None] = []
     check = _check("127.0.0.1:1")
     with pytest.raises(BrokerUnreachable, match=r"127\.0\.0\.1:1"):
@@ -114,13 +114,13 @@ async def test_an_unreachable_broker_is_waited_for() -> None:
 
 
 async def test_a_reachable_broker_ends_the_wait(kafka: Kafka) -> None:
-    """The callback is told that nothing is in the way any more."""
+    """The callback receives None once a broker answers."""
     reasons: list[str | None] = []
     await _check(kafka.bootstrap).wait(reasons.append, timeout=30)
     assert reasons[-1] is None
 
 
 def test_an_unknown_property_stops_the_start() -> None:
-    """The fault is told in librdkafka's own words, which name the property."""
+    """The fault has librdkafka's own message, which names the property."""
     with pytest.raises(StartupError, match=r"no\.such\.property"):
         _check("127.0.0.1:1", client={"no.such.property": "x"})

@@ -63,7 +63,7 @@ def test_a_kill_in_the_middle_loses_nothing_and_repeats_with_the_same_id(job: Jo
 
 @pytest.mark.promise("P1")
 def test_a_kill_of_the_broker_loses_nothing(kafka: Kafka, job: Job, vendor: Vendor) -> None:
-    """After SIGKILL of Kafka in the middle the member goes on by itself: every event arrives, repeats with one id.
+    """After a SIGKILL of Kafka the member continues by itself: every event arrives, and repeats have the same id.
 
     Kills: a failed commit or dead letter that is taken for done, a fatal error of a client that only has to wait.
     """

@@ -119,7 +119,7 @@ def test_check_online_asks_broker_topics_and_registry(job: Job, vendor: Vendor, 
 
 
 def test_run_waits_for_a_broker_says_so_and_goes_on(kafka: Kafka, job: Job, vendor: Vendor) -> None:
-    """Without a broker `run` says so every 10 s, /readyz fails and /healthz does not; once it is there it delivers."""
+    """Without a broker `run` logs that every 10 s, and only /readyz fails; once there is a broker, it delivers."""
     job.produce(good(range(100)))
     ends = job.ends()
     kafka.stop()

@@ -1,4 +1,4 @@
-"""A vendor that refuses the account, fails, or never answers: the destination waits, says why, goes on by itself."""
+"""A vendor that refuses the account, fails, or never answers: the destination waits, shows why, and recovers."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_reset_back_reads_all_again(job: Job, vendor: Vendor) -> None:
 
 
 def test_reset_refuses_what_is_outside_and_asks_no_one_in_a_pipe(kafka: Kafka, job: Job, vendor: Vendor) -> None:
-    """An offset past the end changes nothing (exit 1); without --yes a pipe is told so, and a bad --to too (exit 2)."""
+    """An offset past the end changes nothing (exit 1). A pipe without --yes, and a bad --to, are refused (exit 2)."""
     job.produce(good(range(5), partition=0))
     config = _config(job, vendor)
     _commit(kafka, job.group, TopicPartition(job.topic, 0, 2))

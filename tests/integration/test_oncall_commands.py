@@ -75,7 +75,7 @@ def test_status_of_no_member_fails_in_a_sentence(job: Job, vendor: Vendor) -> No
 
 
 def test_the_timeline_outlasts_its_members(job: Job, vendor: Vendor) -> None:
-    """Start, assignment, hold, release and stop are told by a running member, and by the topic after its end.
+    """A running member reports start, assignment, hold, release and stop; after its end the topic does.
 
     Kills: a timeline in memory only; a hold that leaves no trace once it is over.
     """

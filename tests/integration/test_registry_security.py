@@ -23,7 +23,7 @@ EVENTS: Final = 200
 
 
 class Guarded:
-    """The registry's guard, and what a member is told to get past it."""
+    """The registry's protection, and the settings that a member needs for it."""
 
     def __init__(self, front: Front, authority: Authority, stranger: Authority) -> None:
         self.front = front
@@ -158,7 +158,7 @@ def test_a_registry_that_redirects_is_named_and_never_followed(job: Job, vendor:
 async def test_what_does_not_fit_is_told_by_the_check(
     changes: dict[str, Any], says: str | None, job: Job, vendor: Vendor, guarded: Guarded
 ) -> None:
-    """`check --online` tells a refused password from an unknown authority and a missing certificate."""
+    """`check --online` distinguishes a refused password, an unknown authority and a missing certificate."""
     settings = job.settings(vendor.destination, schema_registry=guarded.settings(**changes))
     # A topic that was made a moment ago may not be seen yet by a busy broker: that is not what is asked here.
     faults = [one for one in await check_online(read_config(job.write(settings))) if "missing topics" not in one]

@@ -1,4 +1,4 @@
-"""A vendor behind a proxy, an authority of one's own, a client certificate; and what is told when one does not fit."""
+"""A vendor behind a proxy, with a private CA, with a client certificate; and what is reported if one is wrong."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Network(NamedTuple):
     stranger: Authority
 
     def settings(self, **http: str) -> dict[str, Any]:
-        """Return a destination that fits, but for what is changed of `http`; empty leaves a key out."""
+        """Return a valid destination with changes to `http`; an empty value leaves a key out."""
         identity = self.authority.issue("member")
         fits = {
             "proxy": f"http://{ACCOUNT}@127.0.0.1:{self.proxy.port}",

@@ -151,7 +151,7 @@ def test_a_reload_reaches_every_member_also_with_a_faulty_file(
 def test_without_a_token_only_members_on_this_machine_are_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], members: list[FakeMember], file: str
 ) -> None:
-    """Others would refuse the action, so they are left out and the command says so."""
+    """Members that would refuse the action are left out, and the command says so."""
     path = Path(file)
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     settings["server"] = {}

@@ -54,7 +54,7 @@ def test_commands_can_be_copied_at_any_width(
 
 
 def test_worst_trouble_is_the_first_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kafka that is down is said first, on standard output, and nothing is called flowing meanwhile."""
+    """If Kafka is down, that is the first line on standard output, and no destination is called flowing."""
     monkeypatch.setenv("COLUMNS", "80")
     down = read_response("http://a", FOUND, ready={"ok": False, "reasons": ["broker: all brokers are down"]})
     text = shown(capsys, down)

@@ -15,7 +15,7 @@ from connector.dead_letters.origins import about, dead_letters_about
 from connector.errors import StartupError
 from connector.kafka import topic_reader
 from connector.kafka.topic_reader import TopicReader
-from connector.operations.explain import Explanation, FoundReceipt, how_far
+from connector.operations.explain import Explanation, FoundReceipt, group_progress
 from connector.operations.offsets import PartitionState
 from connector.pipeline.offset_map import FinishedMap, Runs
 from connector.records import DeadLetter, Position, Record
@@ -48,7 +48,7 @@ def explanation(**changes: Any) -> Explanation:
         "record": RECORD,
         "missing": None,
         "inspection": inspection,
-        "finished": (how_far("g", STATE, 12, 1),),
+        "finished": (group_progress("g", STATE, 12, 1),),
         "dead_letters": (),
         "resolutions": (),
         "replays": (),
@@ -67,15 +67,15 @@ def test_committed_offset_and_map_say_whether_a_record_is_finished(
     offset: int, by: str | None, destinations: tuple[str, ...]
 ) -> None:
     """Below the committed offset all is finished, at it nothing, above it what the map says, wholly or in part."""
-    found = how_far("g", STATE, offset, 0)
+    found = group_progress("g", STATE, offset, 0)
     assert (found.by, found.destinations) == (by, destinations)
 
 
 def test_a_group_without_an_offset_has_finished_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a committed offset nothing counts as finished."""
     state = PartitionState("t", 0, None, 0, 50, FinishedMap())
-    assert how_far("g", state, 0, 0).by is None
-    show([explanation(finished=(how_far("g", state, 0, 0),), receipts=None)])
+    assert group_progress("g", state, 0, 0).by is None
+    show([explanation(finished=(group_progress("g", state, 0, 0),), receipts=None)])
     out = capsys.readouterr().out
     assert "has not committed anything in this partition yet (no member runs)" in out
     assert "receipts.topic is not set" in out
@@ -104,7 +104,7 @@ def test_show_has_every_part_and_cannot_command_the_terminal(capsys: pytest.Capt
 def test_a_destinations_own_group_decides_for_it() -> None:
     """If a destination has run alone, its own group says whether the record is finished, not the common one."""
     own = PartitionState("t", 0, 5, 0, 50, FinishedMap())
-    row = explanation_json(explanation(finished=(how_far("g", STATE, 12, 0), how_far("g.a", own, 12, 0))))
+    row = explanation_json(explanation(finished=(group_progress("g", STATE, 12, 0), group_progress("g.a", own, 12, 0))))
     assert [destination["finished"] for destination in row["destinations"]] == [False, False]
 
 

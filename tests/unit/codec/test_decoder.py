@@ -362,7 +362,7 @@ def test_a_run_is_decoded_as_each_of_its_records_is(plain: list[Record], rest: l
     Kills: a payload read with the writer of the one before, one that is cut or too long, a fault that is passed over.
     """
     decoder = _decoder(SMALL, TIMED, GUARDED)
-    decoder._know(SchemaKey("id", 7), decoder._known[SchemaKey("name", SMALL.name or "")])
+    decoder._remember(SchemaKey("id", 7), decoder._known[SchemaKey("name", SMALL.name or "")])
     records = [*plain, *rest]
     assert list(map(_shown, decoder.decode(records))) == [_shown(_alone(decoder, record)) for record in records]
 
@@ -390,7 +390,7 @@ KEYS = [
 def _keyed(key: bytes | None, headers: Headers = (), *, keys: bool = True) -> Event:
     decoder = Decoder(CONTRACTS, clock=ManualClock(), schemas=[SMALL], keys=keys)
     for number, schema in enumerate(KEYS, 1):
-        decoder._know(SchemaKey("id", number), decoder._found(schema))
+        decoder._remember(SchemaKey("id", number), decoder._found(schema))
     record = replace(_single(SMALL, {"n": 5}), key=key, headers=headers)
     (found,) = decoder.decode([record])
     assert isinstance(found, Event)

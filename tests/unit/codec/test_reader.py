@@ -138,7 +138,7 @@ def test_every_contract_schema_is_read_by_it(file: Path) -> None:
 
 
 def test_a_record_in_a_choice_of_records_is_named() -> None:
-    """A union of several records tells which it was, a union of one and null does not."""
+    """A union of several records shows which one it was; a union of one record and null does not."""
     one = {"type": "record", "name": "a.One", "fields": [{"name": "x", "type": "long"}]}
     two = {"type": "record", "name": "a.Two", "fields": [{"name": "y", "type": ["null", "a.One"]}]}
     tree = {"type": "record", "name": "a.All", "fields": [{"name": "choice", "type": [one, two]}]}

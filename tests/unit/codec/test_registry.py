@@ -206,7 +206,7 @@ async def test_a_reference_that_was_soft_deleted_is_still_read() -> None:
     ids=["401", "html 404", "bare 404", "503", "down", "html 200", "json that is no schema"],
 )
 async def test_what_is_no_word_about_the_schema_holds_the_record(trouble: Any) -> None:
-    """The record waits as long as the trouble lasts, the trouble is told once, and its end too."""
+    """The record waits as long as the trouble lasts; its beginning and its end are logged once each."""
     bench = Bench({1: trouble})
     task = asyncio.create_task(bench.settle(_record(1)))
     await bench.clock.elapse(3600)
@@ -267,7 +267,7 @@ async def test_many_unknown_ids_cost_few_questions_and_little_memory() -> None:
     assert bench.client.most <= MOST_QUESTIONS
     assert len(bench.client.asked) - asked <= 2 * 500 + 20
     for number in range(502, 2502):
-        bench.decoder._know(SchemaKey("id", number), Unreadable("decode.schema_unknown", "", None))
+        bench.decoder._remember(SchemaKey("id", number), Unreadable("decode.schema_unknown", "", None))
     assert len(bench.decoder._answers) <= 1000
     assert len(bench.decoder._known_unknown) <= 1000
 

@@ -359,7 +359,7 @@ def test_a_registrys_proxy_that_is_no_proxy_any_more_is_a_fault(folder: Path) ->
 
 
 def test_a_file_that_cannot_be_read_is_a_fault(folder: Path) -> None:
-    """No file, no text, no mapping: each is said, none is a traceback."""
+    """No file, no text and no mapping are each reported as a fault, not as a traceback."""
     path = folder / "connector.yaml"
     for content, said in ((None, "No such file"), (b"\xff", "not UTF-8"), (b"", "not null"), (b"- 1", "not a list")):
         if content is not None:

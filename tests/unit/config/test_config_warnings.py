@@ -83,5 +83,5 @@ def test_what_is_insecure_is_a_warning(tmp_path: Path, change: Mapping[str, Any]
 
 
 def test_a_short_token_is_a_warning(tmp_path: Path) -> None:
-    """Fifteen characters can be guessed; where the token is in the file that is said too."""
+    """A token of fifteen characters can be guessed, and one written in the file is reported too."""
     assert warned(tmp_path, {"server": {"token": "123456789012345"}}).keys() == {"server.token"}

@@ -113,7 +113,7 @@ def test_the_worst_state_of_all_members_counts() -> None:
 
 
 def test_members_that_do_not_answer_are_shown() -> None:
-    """None answering is an alarm of its own; some, a line."""
+    """If no member answers, that is the headline; if only some do, it is a line."""
     silent = MemberResponse("http://b", trouble="connection refused")
     alone = first_page(situation(silent))
     assert "No member is reachable" in alone

@@ -138,7 +138,7 @@ def test_a_search_that_breaks_off_says_why() -> None:
     ],
 )
 def test_what_the_mask_hides_cannot_be_found_by_guessing(condition: str | None, contains: str | None) -> None:
-    """Nor what it is in, what is in it, or a text of the payload. Kills: a search that tells a hidden value."""
+    """Nor by what contains it, what is in it, or payload text. Kills: a search that reveals a hidden value."""
     mask, conditions = Mask(["properties.phone", "$header.phone"]), [condition] if condition else []
     with pytest.raises(ValueError, match="console.mask hides"):
         mask.check_search(conditions, contains)

@@ -1,4 +1,4 @@
-"""The timeline tells each event once, in words, whatever its source; odd events neither break it nor hide others."""
+"""The timeline shows each event once, as a sentence; odd events neither break it nor hide others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.console.timeline import DAY, Chronicle, read_event, read_events, told
+from connector.console.timeline import DAY, Chronicle, as_happening, read_event, read_events
 from connector.telemetry.timeline import EVENTS
 from tests.unit.console.console_site import Site, running
 
@@ -56,14 +56,14 @@ def test_events_are_told_in_words(given: dict[str, Any], kind: str, said: str) -
     """What it was, where, how many. One of another version, or without its fields, is shown by its name."""
     found = read_event(given)
     assert found is not None
-    happening = told(found)
+    happening = as_happening(found)
     assert (happening.kind, happening.member) == (kind, "pod-1:8080")
     assert said in f"{happening.title} {happening.detail}"
 
 
 def test_every_event_of_a_member_has_words() -> None:
     """No event that members keep is shown by its bare name."""
-    bare = {name for name in EVENTS if (found := read_event(event(name))) and told(found).title == name}
+    bare = {name for name in EVENTS if (found := read_event(event(name))) and as_happening(found).title == name}
     assert bare <= {"destination.state", "storm.began", "storm.released", "replay.read"}, "those need their fields"
 
 
@@ -111,7 +111,7 @@ json_values = st.recursive(
 def test_no_event_breaks_the_timeline(name: str, fields: dict[str, Any]) -> None:
     """Any program may answer on a member's address, or write into the topic."""
     for found in read_events([{**event(name), **fields}, fields, name]):
-        assert isinstance(told(found).title, str)
+        assert isinstance(as_happening(found).title, str)
 
 
 async def test_the_pages_show_what_happened() -> None:

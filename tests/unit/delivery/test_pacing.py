@@ -80,7 +80,7 @@ def test_members_that_come_and_go_share_the_limit(limit: int, members: int, seed
 
 
 def test_nothing_limits_a_vendor_without_a_limit() -> None:
-    """Without a limit there is never a delay, but for what the vendor asked."""
+    """Without a limit there is never a delay, except when the vendor asks for one."""
     bucket = TokenBucket(None)
     for _ in range(1000):
         assert bucket.delay(5.0) == 0.0

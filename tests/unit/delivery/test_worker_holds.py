@@ -1,4 +1,4 @@
-"""The worker on virtual time: what holds a destination, how it is probed, and that it goes on by itself."""
+"""The worker on virtual time: what holds a destination, how it is probed, and that it resumes by itself."""
 
 from __future__ import annotations
 
@@ -413,7 +413,7 @@ async def test_probes_of_a_storm_that_comes_back_begin_where_they_were() -> None
 
 @played
 async def test_an_operators_hold_during_a_storm_does_not_stop_the_loop() -> None:
-    """Holding a destination by hand while records are set aside leaves the loop turning, and no probe is sent."""
+    """Holding a destination by hand while records are set aside leaves the loop running, and no probe is sent."""
     rig = Rig(refusing(range(20)), storm={"records": 10})
     async with rig.running(all_done=False):
         rig.offer(range(20))

@@ -1,4 +1,4 @@
-"""What librdkafka says of a broker it cannot use, told apart; the texts are those of librdkafka 2.16."""
+"""librdkafka's errors about a broker that it cannot use, distinguished by the texts of librdkafka 2.16."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ async def test_a_stop_within_a_rebalance_takes_one_drain_time_and_loses_nothing(
 @pytest.mark.promise("P2")
 @played
 async def test_what_misses_the_drain_never_commits() -> None:
-    """A request that outlasts the drain ends in no one's commit, here or under the partition's next epoch.
+    """A request that outlasts the drain is never committed, neither here nor in the partition's next epoch.
 
     Kills: an epoch that reaches into the next; a wait without end.
     """
@@ -116,7 +116,7 @@ async def test_what_misses_the_drain_never_commits() -> None:
 @pytest.mark.promise("P2")
 @played
 async def test_a_lost_partition_commits_nothing() -> None:
-    """What somebody else owns already is forgotten: no commit, no waiting, and its memory is free.
+    """Partitions that another member already has are forgotten: no commit, no waiting, and their memory is freed.
 
     Kills: a commit for a lost partition.
     """

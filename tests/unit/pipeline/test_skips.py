@@ -160,7 +160,7 @@ async def test_a_record_that_is_not_read_yet_is_skipped_when_it_is_read() -> Non
 
 @played
 async def test_a_partition_that_leaves_forgets_what_was_to_be_skipped() -> None:
-    """After a revoke nothing is skipped for the partition's next assignment; who waited is told where to ask."""
+    """A skip does not outlive a revoke; its caller is told to ask the next owner."""
     rig = PipelineRig(filled(*[b"d"] * 4), latency=None, budget=1500)
     rig.source.chunk = 2
     async with rig.running():
@@ -246,7 +246,7 @@ def test_a_record_in_a_request_is_skipped_only_if_it_was_not_accepted(order: str
 
 @pytest.mark.parametrize("order", ["none", "key"])
 def test_a_record_of_a_batch_that_is_cut_is_not_sent_again(order: str) -> None:
-    """Where the answer is that the batch was too large, its parts go out at once, but for the skipped record."""
+    """If the answer is that the batch was too large, its parts are sent at once, without the skipped record."""
 
     async def play() -> None:
         rig = WorkerRig(lambda call: OK if call.nth else Reply(413), latency=1.0, order=order)
@@ -264,7 +264,7 @@ def test_a_record_of_a_batch_that_is_cut_is_not_sent_again(order: str) -> None:
 
 @played
 async def test_a_slow_answer_is_not_waited_for_and_the_skip_still_comes() -> None:
-    """After a few seconds the caller is told that the answer decides; the wish outlives him."""
+    """After a few seconds the caller learns that the answer decides; the skip stays pending."""
     rig = WorkerRig(failing(2), latency=15.0)
     async with rig.running():
         rig.offer([2])
@@ -278,7 +278,7 @@ async def test_a_slow_answer_is_not_waited_for_and_the_skip_still_comes() -> Non
 
 @played
 async def test_a_dead_letter_that_kafka_does_not_take_keeps_the_record_unfinished() -> None:
-    """While the dead-letter topic is away the record is set aside and uncommitted, and the caller is told so."""
+    """While the dead-letter topic is down, the record is set aside and uncommitted, and the caller is told."""
     rig = WorkerRig(hold=True)
     async with rig.running():
         rig.offer([0])

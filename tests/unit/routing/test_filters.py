@@ -1,4 +1,4 @@
-"""What a route takes and drops: conditions, `to: []`, samples, and what is said where only a condition failed."""
+"""What a route takes and drops: conditions, `to: []`, samples, and the message if only a condition failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A route's `fields`: what a field may be given, what is told at start, and what becomes of an event."""
+"""A route's `fields`: which sources a field accepts, which faults are found at start, and how events are mapped."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_where_compares_a_decoded_key_by_its_text(wanted: Any, met: bool) -> Non
     ],
 )
 def test_a_value_that_does_not_fit_is_refused(field: str, entry: Any, datum: dict[str, Any], code: str) -> None:
-    """The refusal names field, source and rule, is of cause `invalid`, and never tells the value."""
+    """The refusal names field, source and rule, has the cause `invalid`, and never contains the value."""
     mapping = compiled({"cuid": {"const": 1}, field: entry})
     with pytest.raises(Refusal) as refused:
         mapping.apply(event(datum), RECORD)
@@ -276,13 +276,13 @@ def test_a_constant_that_the_vendor_does_not_know_is_a_fault(kind: str, *, known
     ],
 )
 def test_faults_are_told_at_start(fields: dict[str, Any], fault: str) -> None:
-    """What is wrong with a mapping is told before the first record, with its path and what is allowed."""
+    """A fault in a mapping is reported before the first record, with its path and what is allowed."""
     [told] = mapping_faults(fields)
     assert told.startswith(fault)
 
 
 def test_every_fault_comes_at_once() -> None:
-    """One start tells all faults of a mapping."""
+    """One start reports all faults of a mapping."""
     told = mapping_faults({"eventNam": "b", "itime": {"path": "a..b"}, "flag": {"const": 3}})
     assert [line.split(":")[0].rpartition(".")[2] for line in told] == ["eventNam", "itime", "flag", "cuid"]
 
@@ -310,7 +310,7 @@ def test_every_fault_comes_at_once() -> None:
     ],
 )
 def test_paths_are_checked_where_the_schema_is_known(path: str, fault: str | None) -> None:
-    """A path that the writer's schema cannot have is told at start, through unions, maps and named types."""
+    """A path that the writer's schema cannot have is reported at start, through unions, maps and named types."""
     assert path_fault(tuple(path.split(".")), SCHEMA) == fault
     _, faults = _mapped({"any": path}, {"any": FieldKind("any")}, SCHEMA)
     assert list(map(str, faults)) == ([] if fault is None else [f"routes[0].fields.v.any: {fault}"])

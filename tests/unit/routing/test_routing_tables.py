@@ -1,4 +1,4 @@
-"""Routes: what they match, what is told at start, and which destinations they can reach."""
+"""Routes: what they match, which faults are found at start, and which destinations they can reach."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_entity_is_the_routes_word() -> None:
 
 
 def test_faults_come_at_once_with_their_paths() -> None:
-    """Sources, conditions, missing mappings and misspelt schemas of all routes are told together."""
+    """Faults of sources, conditions, mappings and schema names of all routes are reported together."""
     routes: list[dict[str, Any]] = [
         {
             "topics": [],

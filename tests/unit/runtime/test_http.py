@@ -40,7 +40,7 @@ class FakeMember(Member):
         return self.well
 
     def readiness(self) -> Check:
-        """Return what a test wants, with a held destination told beside."""
+        """Return the wanted result, with a held destination as an additional reason."""
         return Check(self.well.ok, [*self.well.reasons, "one is held"])
 
     def status(self) -> Mapping[str, Any]:
@@ -164,7 +164,7 @@ async def test_a_configured_token_is_demanded_from_everyone(server: Server, memb
 async def test_a_record_is_skipped(
     open_server: Server, member: FakeMember, offset: int, status: int, state: str
 ) -> None:
-    """What came of a skip is told by the status, the state and words; a neighbour needs no token."""
+    """The result of a skip is shown by the status, the state and a message; a local caller needs no token."""
     answer = await ask(open_server, "POST", f"/records/a.b-c/7/{offset}/skip?destination=one")
     assert (answer[0], json.loads(answer[1])["state"]) == (status, state)
     assert f"offset {offset}" in answer[1]
@@ -380,7 +380,7 @@ async def test_a_foreign_address_is_named(member: FakeMember) -> None:
 
 
 async def test_the_level_of_the_log(open_server: Server) -> None:
-    """An action like the others: from loopback or with the token, wrong wishes are told what is allowed."""
+    """An action like the others: from loopback or with the token; the answer to a wrong value says what is allowed."""
     level = logging.getLogger().level
     try:
         status, body, _ = await ask(open_server, "POST", "/log/debug?sample=5")
@@ -403,7 +403,7 @@ async def test_stopped_twice(server: Server) -> None:
 
 
 async def test_the_callers_half(server: Server, member: FakeMember) -> None:
-    """`act` takes an action at a running member and says the state; what is refused is told in the member's words."""
+    """`act` takes an action at a running member and returns the state; a refusal has the member's message."""
     url = f"http://127.0.0.1:{server.port}/"
     assert (await asyncio.to_thread(act, "hold", "one", url, TOKEN_TEXT))[:2] == ("held", 0)
     assert (await asyncio.to_thread(act, "release", "one", url, TOKEN_TEXT))[:2] == ("flowing", 7)

@@ -107,7 +107,7 @@ async def test_a_group_that_cannot_be_joined_is_never_ready(refusal: str) -> Non
 
 
 async def test_a_member_of_a_group_with_enough_members_is_ready() -> None:
-    """Other members have all partitions: it has nothing to do, and says so."""
+    """If other members have all partitions, the member has nothing to do, and reports that."""
     clock = ManualClock()
     member, _, _ = _member(clock)
     answers = iter(["joining the group: 2 of its partitions have no member", None])
@@ -159,7 +159,7 @@ async def test_a_member_whose_partitions_were_revoked_stays_ready() -> None:
 
 
 def test_a_trouble_of_one_topic_is_reported_and_fails_nothing() -> None:
-    """A missing topic is a reason beside; a trouble with Kafka as a whole fails readiness."""
+    """A missing topic is reported without failing readiness; trouble with Kafka as a whole fails it."""
     clock = ManualClock()
     member, runner, troubles = _member(clock)
     runner.assigned = PARTITIONS

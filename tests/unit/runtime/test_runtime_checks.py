@@ -1,4 +1,4 @@
-"""`connector check` compiles the routes against the schemas that are known, and tells every fault at once."""
+"""`connector check` compiles the routes against the known schemas, and reports every fault at once."""
 
 from __future__ import annotations
 
@@ -93,6 +93,6 @@ def test_every_destination_of_a_foreign_schema_needs_a_mapping(tmp_path: Path) -
 
 
 def test_a_pattern_without_files_is_the_configurations_fault(tmp_path: Path) -> None:
-    """A glob that matches nothing is told with its place."""
+    """A glob that matches nothing is reported with its path in the file."""
     settings = loaded(tmp_path, {"fields": {"jiguang": GOOD}}, files=["*.avsc", "schemas/*.json"])
     assert set(faults(settings)) == {"schemas.files[1]"}

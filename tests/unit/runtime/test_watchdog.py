@@ -53,7 +53,7 @@ async def _waits_here(gate: asyncio.Event) -> None:
 
 
 async def test_a_blocked_loop_is_logged_with_its_stack(said: Said) -> None:
-    """One line for one episode names the blocking function and the waiting tasks; another when the loop turns again.
+    """One line for one episode names the blocking function and the waiting tasks; another when the loop runs again.
 
     Kills: asking the loop itself for the dump; a line for each second.
     """
@@ -74,7 +74,7 @@ async def test_a_blocked_loop_is_logged_with_its_stack(said: Said) -> None:
     await asyncio.gather(*waiting)
     (event, fields), (moving, _) = said.lines
     assert (event, moving) == ("member.stuck", "member.moving")
-    assert "did not turn" in fields["reason"]
+    assert "did not run" in fields["reason"]
     (main,) = [text for text in fields["threads"] if text.startswith("MainThread: ")]
     assert "test_watchdog.py:" in main
     assert " block_the_loop" in main

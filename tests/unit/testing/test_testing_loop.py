@@ -1,4 +1,4 @@
-"""The virtual loop: sleeping takes no time, times are exact, and a program that can never go on says so."""
+"""The virtual loop: sleeping takes no time, times are exact, and a program that can never continue raises."""
 
 from __future__ import annotations
 
