@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum
 from typing import Any, Final
 from uuid import UUID
 
@@ -98,8 +97,8 @@ def epoch_millis(value: datetime) -> int:
 def scalar(value: object) -> str | int | float | bool | None:
     """Return a value of Avro's logical types as a JSON scalar.
 
-    A time with a zone becomes epoch milliseconds, a date `yyyy-MM-dd`, a time of day, a UUID and an enum symbol a
-    string, a decimal a number where that is exact. Anything else raises `ValueError` with the type that it was.
+    A time with a zone becomes epoch milliseconds, a date `yyyy-MM-dd`, a time of day and a UUID a string, a
+    decimal a number where that is exact. Anything else raises `ValueError` with the type that it was.
     """
     if value is None or isinstance(value, bool) or type(value) in _JSON_SCALARS:
         return value  # type: ignore[return-value]  # it is one of those types
@@ -110,13 +109,8 @@ def scalar(value: object) -> str | int | float | bool | None:
         return value.isoformat()
     if isinstance(value, UUID):
         return str(value)
-    if isinstance(value, Enum):
-        return scalar(value.value)
     if isinstance(value, Decimal):
         return _exact_number(value)
-    for base in (str, int, float):
-        if isinstance(value, base):
-            return base(value)
     raise ValueError(type_name(value))
 
 
