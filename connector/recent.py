@@ -58,10 +58,6 @@ class Recent(Generic[K, V]):
         """Whether a key is remembered."""
         return key in self._young or key in self._old
 
-    def __bool__(self) -> bool:
-        """Whether anything is remembered."""
-        return bool(self._young or self._old)
-
     def __len__(self) -> int:
         """Return how many keys are remembered."""
         return len(self._young | self._old)

@@ -45,6 +45,7 @@ _WANTED: Final = {
     "string_pattern_mismatch": "a string that matches {pattern}",
 }
 """What a value must be, by pydantic's error type. Several for one value are joined by `or`."""
+_LENGTHS: Final = ("string_too_short", "string_too_long", "too_short", "too_long")
 _SYMBOLS: Final = {
     *("literal_error", "enum", "bool_parsing"),
     *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
@@ -171,16 +172,14 @@ def _problem(
         return _Problem("", str(raised), _shown(value, symbol=True, hidden=hidden))
     if sort == "value_error":
         return _Problem(str(raised or message))
-    if sort in {"string_too_short", "too_short"} and context["min_length"] == 1:
-        return _Problem("must not be empty")
-    if sort in {"string_too_short", "string_too_long"}:
+    if sort in _LENGTHS:
         least = context.get("min_length")
+        if least == 1:
+            return _Problem("must not be empty")
         bound = f"at least {least}" if least is not None else f"at most {context['max_length']}"
-        return _Problem(f"must have {bound} characters")
-    if sort in {"too_short", "too_long"}:
-        least = context.get("min_length")
-        bound = f"at least {least}" if least is not None else f"at most {context['max_length']}"
-        return _Problem(f"must have {bound} entries")
+        # A secret's fault has the name of a list's.
+        is_text = sort.startswith("string") or context["field_type"] == "Value"
+        return _Problem(f"must have {bound} {'characters' if is_text else 'entries'}")
     if sort == "string_pattern_mismatch" and str(context["pattern"]).startswith("^https?://"):
         return _Problem("", "a URL that begins with http:// or https://", _shown(value, symbol=False, hidden=hidden))
     if sort in _WANTED:

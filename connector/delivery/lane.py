@@ -358,7 +358,8 @@ class Lanes:
     def set_linger(self, linger: float) -> None:
         """Change how long the first record of a batch waits for more (seconds)."""
         for lane in self.all:
-            lane.linger = linger
+            # What fills now may be due earlier.
+            lane.linger, lane.due = linger, _AT_ONCE
 
     def __iter__(self) -> Iterator[Lane]:
         """Iterate over the lanes."""

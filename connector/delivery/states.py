@@ -288,8 +288,6 @@ class Holds:
         `probe` is what the batch probed. `scope` is what a DENIED answer is about, `wish` the wait that the vendor asks
         for (seconds).
         """
-        if not self.active:
-            return []
         ended = []
         for hold in self.blocking(group):
             what = event

@@ -104,9 +104,6 @@ class Worker:
             self._time.add("deliver", self._clock.now() - started)
             if delay is None:
                 await self._changed.wait()
-            # Already due. Let other tasks run first, or no answer could be read while a backlog is sent.
-            elif delay <= 0:
-                await asyncio.sleep(0)
             else:
                 timer = loop.call_later(delay, self._changed.set)
                 try:
@@ -303,10 +300,7 @@ class Worker:
         return batch, lane, probe
 
     def _idle_for(self, now: float) -> float | None:
-        holds = self._destination.holds
-        if self.in_flight >= self._destination.settings.max_in_flight:
-            return None
-        lanes = self._destination.lanes.all
+        holds, lanes = self._destination.holds, self._destination.lanes.all
         if not holds.active:
             # Each lane was asked just now, so it knows its due time.
             due = min([lane.due for lane in lanes if lane.in_flight < lane.concurrency], default=float("inf"))

@@ -476,12 +476,13 @@ class Intake:
         for record, outcome in zip(records, outcomes, strict=True):
             if isinstance(outcome, SchemaUnavailable):
                 self._resolve(outcome.key)
+                self._park(record)
                 parked = True
-            if parked:
+            elif parked:
                 self._park(record)
             elif isinstance(outcome, Event):
                 decoded.append((record, outcome))
-            elif isinstance(outcome, Refusal):
+            else:
                 self._refuse(record, tracker, outcome)
         return decoded
 

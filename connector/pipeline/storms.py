@@ -118,7 +118,7 @@ class StormGuard:
             return
         # A whole window of them pushes everything else out, so more need not be pushed.
         for _ in range(min(count, self._settings.records)):
-            self._push(None)
+            self._push(None, self._settings)
 
     def refused(self, cause: str, code: str) -> bool:
         """Count a refusal; return whether it is one too many and must not be dead-lettered."""
@@ -130,7 +130,7 @@ class StormGuard:
         if reason not in self._open and self._refused[reason] + 1 > self._settings.share * self._settings.records:
             return True
         self._refused[reason] += 1
-        self._push(reason)
+        self._push(reason, self._settings)
         return False
 
     def refusals(self, reason: Reason) -> int:
@@ -149,21 +149,19 @@ class StormGuard:
         if self._settings is not None:
             self._open[reason] = self._settings.records
 
-    def _push(self, counted: Reason | None) -> None:
-        if self._settings is None:
-            return
+    def _push(self, counted: Reason | None, settings: StormSettings) -> None:
         self._window.append(counted)
-        if len(self._window) > self._settings.records:
+        if len(self._window) > settings.records:
             self._drop_oldest()
         # Only after a whole window, because until then the window still contains the released records.
         for reason, left in list(self._open.items()):
             self._open[reason] = left - 1
-            if left > 1 or self._refused[reason] > self._settings.share * self._settings.records:
+            if left > 1 or self._refused[reason] > settings.share * settings.records:
                 continue
             if self._may_close(reason):
                 del self._open[reason]
             else:
-                self._open[reason] = self._settings.records
+                self._open[reason] = settings.records
 
     def _drop_oldest(self) -> None:
         gone = self._window.popleft()

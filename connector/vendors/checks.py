@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum
 from typing import Any, Final
 from uuid import UUID
 
@@ -97,8 +96,8 @@ def epoch_millis(value: datetime) -> int:
 def scalar(value: object) -> str | int | float | bool | None:
     """Return a value of Avro's logical types as a JSON scalar.
 
-    A time with a zone becomes epoch milliseconds, a date `yyyy-MM-dd`; a time of day, a UUID and an enum symbol become
-    strings, and a decimal a number if that is exact. Anything else raises `ValueError` with its type.
+    A time with a zone becomes epoch milliseconds, a date `yyyy-MM-dd`. A time of day and a UUID become strings, and a
+    decimal a number if that is exact. Anything else raises `ValueError` with its type.
     """
     if value is None or isinstance(value, bool) or type(value) in _JSON_SCALARS:
         return value  # type: ignore[return-value]  # it is one of those types
@@ -109,13 +108,8 @@ def scalar(value: object) -> str | int | float | bool | None:
         return value.isoformat()
     if isinstance(value, UUID):
         return str(value)
-    if isinstance(value, Enum):
-        return scalar(value.value)
     if isinstance(value, Decimal):
         return _exact_number(value)
-    for base in (str, int, float):
-        if isinstance(value, base):
-            return base(value)
     raise ValueError(type_name(value))
 
 

@@ -253,9 +253,9 @@ class Jiguang:
 
     def _uncommon_property(self, value: Any) -> Any:
         """Return a property of an uncommon type as it is sent; None leaves it out."""
-        if isinstance(value, list | tuple):
-            if not all(isinstance(element, str) for element in value):
-                self._rules.broken("properties.list", "a list with other elements")
+        if isinstance(value, list):
+            # One of strings only is common.
+            self._rules.broken("properties.list", "a list with other elements")
             return value
         if isinstance(value, Mapping):
             self._rules.broken("properties.nested", "an object")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.config.loader import load, secret_values
+from connector.config.loader import load, port_settings, secret_values
 from connector.config.models import parse_duration, parse_size
 from connector.config.reference import duration_text, size_text
 from connector.errors import ConfigurationError
@@ -97,6 +97,68 @@ def test_start(folder: Path, given_start: object, client: dict[str, str], start:
     settings = read(folder, {"kafka": {"start": given_start, "client": client}}).settings
     assert settings.kafka.start == start
     assert settings.kafka.client == {"bootstrap.servers": "localhost:9092"}
+
+
+@pytest.mark.parametrize(
+    ("console", "words"),
+    [
+        ({"tokens": {"look": "same-token", "act": "same-token"}}, "look and act must be different tokens"),
+        ({"token": "older-token", "tokens": {"act": "newer-token"}}, "set only tokens.act"),
+        ({"tokens": {"act": "short"}}, "must have at least 8 characters"),
+        ({"links": {"topic": "javascript:alert(1)"}}, "must be an address such as https://"),
+        ({"links": {"record": "https://kafka.example.com/{topics}"}}, "unknown {topics}"),
+    ],
+)
+def test_the_consoles_settings_must_agree(folder: Path, console: dict[str, Any], words: str) -> None:
+    """A token stands for one role, and a link is a web address of what is known. Kills: a page with a script's link."""
+    (message,) = faults(folder, {"console": console}).values()
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"path": "a", "hash": "hmac-sha256"}, "hmac-sha256 and key belong together"),
+        ({"path": "a", "hash": "sha256", "key": "k"}, "sha256 takes no key"),
+        ({"map": {}, "omit": ["a"]}, "omit leaves out keys of base"),
+    ],
+)
+def test_parts_of_a_source_must_agree(folder: Path, source: dict[str, Any], words: str) -> None:
+    """A key without its hash, or keys to leave out of nothing, are faults with the way out."""
+    route = {"to": ["one"], "fields": {"acme": {"name": source}}}
+    assert words in " ".join(faults(folder, {"routes": [route]}).values())
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [({"gt": True}, "must be a number or a time such as"), ({}, "an empty condition")],
+)
+def test_a_condition_needs_something_to_compare_with(folder: Path, condition: dict[str, Any], words: str) -> None:
+    """A bound that has no order, and a condition that says nothing, match no record, so they are faults."""
+    assert words in " ".join(faults(folder, {"routes": [{"to": ["one"], "where": {"a": condition}}]}).values())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("server: {port: 80, port: 81}", None),
+        ("server: [", "invalid YAML"),
+        ("\t- server", "invalid YAML"),
+        ("server: {port: no}", "port"),
+        ("server: {token: '${NOT_SET}'}", "NOT_SET"),
+        (None, "cannot be read"),
+    ],
+)
+def test_the_port_is_read_from_a_file_with_other_faults(folder: Path, text: str | None, words: str | None) -> None:
+    """`connector reload` finds the member as long as the section `server` can be read; else it says what is wrong."""
+    file = folder / "connector.yaml"
+    if text is not None:
+        file.write_text(f"destinations: 7\n{text}\n" if text.startswith("server") else text)
+    if words is None:
+        assert port_settings(file)[1] is None
+        return
+    with pytest.raises(ConfigurationError, match=words):
+        port_settings(file)
 
 
 def test_all_faults_come_at_once(folder: Path) -> None:

@@ -199,3 +199,9 @@ def test_what_an_earlier_credential_was_denied_is_no_evidence_when_the_answer_co
     assert not evidence.blames_records(record, probing=False)
     evidence.refused(record, "4100", 4.5)
     assert not evidence.believes(record)
+
+
+def test_one_record_is_not_taken_apart() -> None:
+    """What a partition that left has made a batch of one stays that batch."""
+    alone = batch([b"a"])
+    assert take_apart(alone, frozenset({0}), ordered=False) == [alone]

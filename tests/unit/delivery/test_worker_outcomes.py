@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connector.delivery.states import Cause, DestinationState
 from connector.errors import Refusal
+from connector.pipeline.offsets import Phase
 from connector.records import Answer
 from connector.testing.loop import run_virtual
 from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig, played, refusing
@@ -380,3 +383,98 @@ async def test_an_outage_that_ends_in_a_refusal_no_one_understands_finds_the_rec
         await rig.done()
     assert rig.dead_letters.numbers == [3]
     assert sorted(rig.transport.accepted) == [n for n in range(12) if n != 3]
+
+
+@played
+async def test_a_vendor_that_says_it_is_used_up_is_left_alone_until_its_reset() -> None:
+    """An acceptance with no request left is the last one until the reset; nothing is refused for it.
+
+    Kills: running into a 429 that the vendor had announced.
+    """
+    rig = Rig(lambda call: Reply(200, {"reset": 30}) if call.nth == 0 else OK, batch={"records": 1}, max_in_flight=1)
+    async with rig.running():
+        rig.offer(range(3))
+        await rig.done()
+    first, second, third = (call.at for call in rig.transport.calls)
+    assert second - first >= 30
+    assert third - second < 1
+
+
+@pytest.mark.parametrize("reply", [Reply(400, {"documented": False}), Reply(413)], ids=["refused", "too large"])
+def test_what_is_answered_after_a_hold_began_goes_back_whole(reply: Reply) -> None:
+    """A batch that was on its way when a person held the destination is neither taken apart nor judged: it waits.
+
+    Kills: isolation of a backlog while the destination is held; a limit learned meanwhile.
+    """
+
+    async def play() -> None:
+        rig = Rig(lambda call: reply if call.nth == 0 else OK, batch={"records": 10}, latency=1.0)
+        async with rig.running():
+            rig.offer(range(10))
+            await rig.until(lambda: rig.transport.in_flight)
+            rig.worker.hold("a person looks into it")
+            await rig.clock.sleep(300)
+            assert len(rig.transport.calls) == 1
+            rig.worker.release()
+            await rig.done()
+        assert [call.numbers for call in rig.transport.calls] == [tuple(range(10))] * 2
+        assert rig.dead_letters.dead_letters == []
+        assert not rig.destination.limits.taught
+
+    run_virtual(play())
+
+
+@played
+async def test_a_refused_question_has_its_result_and_its_dead_letter() -> None:
+    """The answer that comes with a refusal is written before the dead letter, once the question was refused alone."""
+    bad = refusing([3])
+    rig = Rig(lambda call: bad(call) if bad(call) is OK else Reply(400, {"code": "B1", "answers": True}))
+    before: list[int] = []
+    rig.answers.on_write = lambda: before.append(len(rig.dead_letters.dead_letters))
+    async with rig.running():
+        rig.offer(range(8))
+        await rig.done()
+    assert [answer.datum for answer in rig.answers.written] == [{"n": 3}]
+    assert before == [0]
+    assert rig.dead_letters.numbers == [3]
+
+
+@pytest.mark.parametrize("reply", [Reply(400, {"documented": False}), Reply(200, {"again": [0]})])
+def test_an_answer_for_a_partition_that_has_left_changes_nothing(reply: Reply) -> None:
+    """A lone record whose partition left while it was sent is neither doubted nor asked again: it is the next owner's.
+
+    Kills: a record of another member's partition that is sent once more.
+    """
+
+    async def play() -> None:
+        rig = Rig(lambda _call: reply, latency=5.0)
+        async with rig.running(all_done=False):
+            rig.offer([0])
+            await rig.until(lambda: rig.transport.in_flight)
+            rig.tracker().phase = Phase.DRAINING
+            await rig.clock.sleep(60)
+            assert len(rig.transport.calls) == 1
+            assert rig.budget.used == 0
+            assert rig.dead_letters.dead_letters == []
+            assert rig.worker.condition().state is DestinationState.FLOWING
+
+    run_virtual(play())
+
+
+@played
+async def test_a_limit_that_is_refused_again_after_it_grew_is_tried_less_often() -> None:
+    """A vendor that takes five records and no more refuses fewer and fewer requests of a backlog.
+
+    Kills: one refused request for each raise, for ever.
+    """
+    rig = Rig(lambda call: Reply(413) if len(call.numbers) > 5 else OK, batch={"records": 20}, max_in_flight=1)
+    async with rig.running():
+        for first in range(0, 4_000, 10):
+            rig.offer(range(first, first + 10))
+            await rig.clock.sleep(60)
+        await rig.done()
+    calls = zip(rig.transport.calls, rig.transport.replies, strict=True)
+    refused = [call.at for call, reply in calls if reply is not OK]
+    gaps = [later - earlier for earlier, later in pairwise(refused) if later - earlier > 60]
+    assert gaps == sorted(gaps)
+    assert gaps[-1] > 4 * gaps[0]

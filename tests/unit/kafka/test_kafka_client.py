@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import structlog.testing
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError
 
 from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
@@ -14,9 +14,12 @@ from connector.kafka.client import (
     ErrorStates,
     LibrdkafkaLog,
     admin_config,
+    construct,
     consumer_config,
     is_incremental,
     producer_config,
+    property_faults,
+    reader_config,
     start_of,
 )
 from connector.kafka.topics import TopicSelection
@@ -36,6 +39,34 @@ def test_the_consumers_promises_are_not_the_users_to_break() -> None:
     assert (config["enable.auto.commit"], config["enable.auto.offset.store"]) == (False, False)
     assert (config["auto.offset.reset"], config["group.id"]) == ("error", "group")
     assert config["queued.max.messages.kbytes"] == 4096
+
+
+def test_a_reader_outside_the_group_takes_no_members_identity() -> None:
+    """A static member's id is left to the member. Kills: a command that fences the running member of its own name."""
+    settings = _settings(group_instance_id="m-0")
+    assert consumer_config(settings, "group", 1 << 20)["group.instance.id"] == "m-0"
+    assert "group.instance.id" not in reader_config(settings, "group", 1 << 20)
+
+
+def test_every_property_that_librdkafka_refuses_is_named() -> None:
+    """All wrong properties are found in one go, each with its name; a file that is missing is said as such.
+
+    Kills: one fault at each start, until all are found.
+    """
+    assert list(property_faults(_settings(fetch_min_bytes=1))) == []
+    wrong = _settings(
+        no_such_property=1, fetch_min_bytes="many", ssl_ca_location="/no/such/file", security_protocol="SSL"
+    )
+    found = dict(property_faults(wrong))
+    assert found.keys() == {"no.such.property", "fetch.min.bytes", "ssl.ca.location"}
+    assert found["ssl.ca.location"] == "no such file: /no/such/file"
+
+
+@pytest.mark.parametrize("config", [{"no.such.property": "1"}, {"on_commit": "no function"}])
+def test_a_client_that_cannot_be_made_ends_the_start(config: dict[str, Any]) -> None:
+    """What librdkafka or its binding refuses is a fault of `kafka.client`, and no traceback."""
+    with pytest.raises(StartupError, match=r"kafka\.client: "):
+        construct(Consumer, {"bootstrap.servers": "localhost:9092", "group.id": "g", **config})
 
 
 def test_the_producer_is_idempotent_whatever_the_user_says() -> None:
@@ -114,6 +145,25 @@ def test_a_trouble_ends_where_it_began() -> None:
         states.over(topic)
         seen.append((states.of_client, bool(states)))
     assert seen == [(True, True), (False, True), (False, False)]
+
+
+@pytest.mark.parametrize(
+    ("code", "refused", "down"),
+    [
+        (KafkaError._ALL_BROKERS_DOWN, False, True),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, True, False),
+        (KafkaError.SASL_AUTHENTICATION_FAILED, True, False),
+        (KafkaError._TRANSPORT, False, False),
+    ],
+)
+def test_a_refusal_is_told_from_brokers_that_are_away(code: int, refused: bool, down: bool) -> None:
+    """What waiting cannot end is known as such, and that no broker answers; both while they last only."""
+    states = ErrorStates("test")
+    for _ in range(2):
+        states.report(KafkaError(code))
+    assert (states.is_refused, states.all_down, len(states.texts)) == (refused, down, 1)
+    states.over()
+    assert (states.is_refused, states.all_down, bool(states)) == (False, False, False)
 
 
 def test_a_trouble_that_comes_and_goes_is_counted_and_not_logged() -> None:

@@ -15,14 +15,18 @@ from connector.records import Item
 from connector.vendors import code_meaning, explained, kinds
 from connector.vendors.answers import (
     LogText,
+    Words,
+    by_status,
     json_value,
+    parsed,
     rate_hint,
     retry_after,
     throttle_wait,
+    unread,
     verdict_of_status,
     verdict_of_unknown_body,
 )
-from connector.vendors.base import Accepted, Refused, Response, Retry
+from connector.vendors.base import Accepted, Misconfigured, Refused, Response, Retry
 from connector.vendors.jiguang import Jiguang, JiguangSettings
 from connector.vendors.mytracker import MyTracker, MyTrackerSettings
 
@@ -125,6 +129,18 @@ def test_an_answer_that_cannot_be_read_is_shown() -> None:
     empty = verdict_of_unknown_body(Response(200, {}, b""), LogText())
     assert isinstance(empty, Retry)
     assert empty.reason.endswith("(empty)")
+
+
+def test_a_vendor_that_uses_the_first_names_reads_its_answers() -> None:
+    """The names of the interface's first version work with the arguments that they had, `codes` among them."""
+    words, codes = Words("secret"), {"http_401": "retry"}
+    assert parsed(b'{"a": 1}') == {"a": 1}
+    assert parsed(b"<html>") is None
+    denied = by_status(Response(401, {}, b""), words, codes, code="77", said="the secret is wrong")
+    assert isinstance(denied, Misconfigured)
+    assert (denied.code, denied.reason) == ("77", "HTTP 401, the credential was refused: the *** is wrong")
+    assert by_status(Response(200, {}, b""), words, codes) is None
+    assert isinstance(unread(Response(200, {}, b"secret"), words, codes), Retry)
 
 
 def test_a_secret_is_not_shown_in_half() -> None:

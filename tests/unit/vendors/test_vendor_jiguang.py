@@ -311,6 +311,7 @@ def test_too_much_is_not_a_records_fault() -> None:
         (4103, "cuid 22 对应的用户不存在", {2}),
         (4101, "Event view_page does not exist", {1}),
         (4101, "事件view不存在", {0, 2}),
+        (4101, "the viewer of view does not exist", {0, 2}),
         (4102, "Attribute colour of event view does not exist or is disabled", {2}),
         (4105, "colour 属性值类型应为 number", {1, 2}),
         (4001, "something else", set()),
@@ -370,3 +371,14 @@ def test_error_items_of_another_form_are_tolerated() -> None:
         verdict = vendor().read(Response(200, {}, answer), None, [Item(b"]"), odd], 0)
         assert isinstance(verdict, Refused)
         assert verdict.suspects == frozenset()
+
+
+def test_only_so_many_errors_of_an_answer_are_read() -> None:
+    """An answer with thousands of different errors costs no more than two hundred; those without a code are none.
+
+    Kills: a vendor's huge answer that keeps the loop busy.
+    """
+    errors = [{"code": 0, "msg": "fine"}, {"msg": "x"}, *({"code": 4101, "msg": f"e{one}"} for one in range(3000))]
+    verdict = read(200, {"code": 4000, "msg": "several", "data": errors})
+    assert isinstance(verdict, Refused)
+    assert [error.reason.rpartition("e")[2] for error in verdict.errors] == [str(one) for one in range(200)]

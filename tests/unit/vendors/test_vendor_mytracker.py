@@ -68,6 +68,7 @@ def test_nulls_and_empty_maps_are_left_out() -> None:
     given = event("login", ipv4=None, age=None, customEventParams={})
     assert sent(given) == {"customUserId": "1"}
     assert sent(event(customEventParams={"a": None, "b": "x"}))["customEventParams"] == {"b": "x"}
+    assert "customEventParams" not in sent(event(customEventParams={}))
 
 
 def test_a_point_in_time_becomes_whole_seconds() -> None:
