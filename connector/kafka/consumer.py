@@ -138,7 +138,8 @@ class KafkaSource:
         self._incremental = is_incremental(self._config)
         self._clock = clock
         self._topics = TopicSelection(topics, own_topics)
-        self._starts = Starts(start_of(settings), own_topics, self._topics.kin)
+        self._abandon = asyncio.Event()
+        self._starts = Starts(start_of(settings), own_topics, self._topics.kin, self._abandon.is_set)
         self._errors = ErrorStates("consumer")
         self._assigned: dict[TopicPartition, int] = {}
         self._reseek: dict[TopicPartition, int] = {}
@@ -149,7 +150,6 @@ class KafkaSource:
         self._next_patterns = self._next_probe = self._next_look = 0.0
         # A cancelled consume loses the records it took, so the task outlives a cancelled `poll`.
         self._polling: asyncio.Task[list[Record]] | None = None
-        self._abandon = asyncio.Event()
         self._leaving = False
         self._fatal: str | None = None
         self._closed = True
@@ -414,7 +414,10 @@ class KafkaSource:
         while not self._abandon.is_set():
             try:
                 await self._ids.note({(partition.topic, partition.partition) for partition in partitions})
-                return await self._starts.find(self._consumer, partitions, self.commit)
+                assigned = await self._starts.find(self._consumer, partitions, self.commit)
+                first = [(each.topic, each.partition) for each in assigned or () if each.start == 0]
+                self._ids.held.at_first_offset(first)
+                return assigned
             except KafkaException as error:
                 self._errors.report(kafka_error(error))
             if not self._abandon.is_set():

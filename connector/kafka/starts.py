@@ -6,7 +6,9 @@ librdkafka's end-of-partition event shows that reading has passed the marker.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -14,6 +16,7 @@ from confluent_kafka import KafkaException, Message
 from confluent_kafka import TopicPartition as PartitionOffset
 from confluent_kafka.aio import AIOConsumer
 
+from connector.kafka.client import kafka_error
 from connector.records import Assigned, Commit, TopicPartition
 
 Kin = Callable[[str, Iterable[str]], set[str]]
@@ -25,8 +28,51 @@ _REQUEST_SECONDS: Final = 5.0
 # ListOffsets' own numbers in place of a timestamp (KIP-79): the first offset, and the end.
 _EARLIEST: Final = -2
 _LATEST: Final = -1
+_BEGIN_SECONDS: Final = 15.0
+_NEXT_SECONDS: Final = 10.0
+"""How long members wait for the one that begins a topic, and how much longer each of them for the next: longer than
+one takes from its question to its commit, because each request ends after `_REQUEST_SECONDS`."""
+_BEGIN_PAUSE: Final = 0.2
+_NO_PARTITION: Final = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - public by librdkafka's convention
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 - as above
+    }
+)
 
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What a group has committed in some topics, by partition, with a negative offset where nothing is.
+
+    `begun` are those of the topics whose partitions without an offset are newer than the group.
+    """
+
+    committed: Mapping[TopicPartition, PartitionOffset] = field(default_factory=dict)
+    begun: frozenset[str] = frozenset()
+    kin: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """By topic, those that are begun together with it; it is one of them."""
+
+    def without_start(self, mine: Collection[TopicPartition]) -> list[TopicPartition]:
+        """Return those of a member's partitions for which some member has to commit a start."""
+        return [each for each in mine if each[0] not in self.begun and self._is_missing(each)]
+
+    def to_begin(self, mine: Collection[TopicPartition], waited: float) -> list[TopicPartition]:
+        """Return the partitions without an offset in the topics that a member begins, after so many seconds."""
+        together: set[str] = set()
+        for topic in {topic for topic, _ in self.without_start(mine)}:
+            kin = self.kin[topic]
+            # Usually the owner of the first; after a while, in case it died, that of the next: one after the other.
+            place = [each in mine for each in sorted(self.committed) if each[0] in kin].index(True)
+            if not place or waited >= _BEGIN_SECONDS + _NEXT_SECONDS * place.bit_length():
+                together |= kin
+        return [each for each in self.committed if each[0] in together and self._is_missing(each)]
+
+    def _is_missing(self, partition: TopicPartition) -> bool:
+        return partition in self.committed and self.committed[partition].offset < 0
 
 
 class Starts:
@@ -38,19 +84,33 @@ class Starts:
     without an offset counts as newer if the group has committed any offset in its topic, or in a topic that the same
     pattern matches (`kin` returns those), or if its topic appeared after the member's first assignment.
 
-    In a new group, `latest` must not make members mistake each other's partitions for added ones and read those from
-    their beginning. So the first member that resolves `latest` in a topic commits the ends of all partitions of the
-    topic and its kin, including those of other members.
+    In a new group with `latest`, one member begins a topic and its kin: the owner of their first partition commits a
+    start for all of their partitions, and the other members wait until they see it. All members of a new group come at
+    the same moment. If each committed only its own partitions, the others' would look added and be read from their
+    beginning. If each committed all of them, a commit could be above the offset at which a partition's owner has begun,
+    and records that the owner has not delivered would count as done. If the owner dies, another member takes its place.
+
+    A partition that does not exist, because its topic was deleted or recreated with fewer partitions since Kafka
+    assigned it, starts at 0, where it starts if it is created again. Kafka never answers a question for its end.
     """
 
-    def __init__(self, start: str | int, whole: Collection[str] = (), kin: Kin = lambda _topic, _topics: set()) -> None:
+    def __init__(
+        self,
+        start: str | int,
+        whole: Collection[str] = (),
+        kin: Kin = lambda _topic, _topics: set(),
+        is_closing: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._start = start
+        self._is_closing = is_closing
         self._whole = whole
         self._kin = kin
         self._first_topics: frozenset[str] | None = None
 
-    async def find(self, consumer: AIOConsumer, partitions: list[PartitionOffset], commit: Committer) -> list[Assigned]:
-        """Return where each partition starts. Raises `KafkaException` if Kafka does not answer.
+    async def find(
+        self, consumer: AIOConsumer, partitions: list[PartitionOffset], commit: Committer
+    ) -> list[Assigned] | None:
+        """Return where each partition starts, None if the source is closed meanwhile. Raises `KafkaException`.
 
         A start that moves with time (`latest`, a timestamp) is committed at once. Otherwise, if an assignment made no
         progress, the next one would resolve it again and skip the records in between.
@@ -59,54 +119,86 @@ class Starts:
             self._first_topics = frozenset((await consumer.list_topics(timeout=_REQUEST_SECONDS)).topics)
         if not partitions:
             return []
-        committed = await consumer.committed(partitions, timeout=_REQUEST_SECONDS)
-        _raise_for(committed)
-        missing = [(c.topic, c.partition) for c in committed if c.offset < 0]
-        added, others = await self._added(consumer, missing)
-        fresh = await self._resolve(consumer, missing, added)
-        # The beginning does not move with time, so it need not be committed.
+        committed = await _committed(consumer, partitions)
+        missing = {each for each, at in committed.items() if at.offset < 0}
+        if (begun := await self._until_begun(consumer, missing, commit)) is None:
+            return None
+        group, chosen = begun
+        # Newer than the first answer.
+        committed |= {each: group.committed[each] for each in missing & group.committed.keys()}
+        missing = {each for each, at in committed.items() if at.offset < 0}.difference(chosen)
+        fresh, gone = await self._resolve(consumer, sorted(missing), group.begun)
+        # The beginning stays the beginning whenever it is asked for, so it need not be committed.
         moves = self._start != "earliest"
-        moving = {partition: at for partition, at in fresh.items() if moves and partition[0] not in self._whole}
-        moving |= await _offsets_at(consumer, others, _LATEST)
-        if moving:
-            faults = await commit([Commit(*partition, offset, "") for partition, offset in moving.items()])
-            # Not fatal: the member reads from the resolved start. Only another assignment before the first commit would
-            # differ.
-            if faults:
-                texts = {f"{topic}[{number}]": text for (topic, number), text in faults.items()}
-                _log.warning("kafka.start_not_committed", faults=texts)
+        _log_faults(
+            await _commit(commit, {each: at for each, at in fresh.items() if moves and each[0] not in self._whole})
+        )
+        starts = fresh | dict.fromkeys(gone, 0) | chosen
         return [
-            Assigned(c.topic, c.partition, c.offset, c.offset, (c.metadata or "").rstrip("\0"))
-            if c.offset >= 0
-            else Assigned(c.topic, c.partition, fresh[c.topic, c.partition], None, "")
-            for c in committed
+            Assigned(*each, starts[each], None, "")
+            if each in starts
+            else Assigned(*each, at.offset, at.offset, (at.metadata or "").rstrip("\0"))
+            for each, at in committed.items()
         ]
 
-    async def _added(
-        self, consumer: AIOConsumer, missing: list[TopicPartition]
-    ) -> tuple[set[TopicPartition], list[TopicPartition]]:
-        """Return the partitions that are newer than the group, and those of other members that need a start as well."""
+    async def _until_begun(
+        self, consumer: AIOConsumer, missing: set[TopicPartition], commit: Committer
+    ) -> tuple[_Group, dict[TopicPartition, int]] | None:
+        """Begin the topics that are this member's to begin, and wait for the others; return the starts chosen here."""
+        now = asyncio.get_running_loop().time
+        since, chosen = now(), dict[TopicPartition, int]()
+        while not self._is_closing():
+            group = await self._look_at_group(consumer, missing)
+            if not group.without_start(missing - chosen.keys()):
+                return group, {each: at for each, at in chosen.items() if each in missing}
+            begins = group.to_begin(missing, now() - since)
+            if left := [each for each in begins if each not in chosen]:
+                starts = await _offsets_at(consumer, left, _LATEST)
+                # Tried again: as long as it is not committed, the next member would begin the topic, elsewhere.
+                if not (faults := await _commit(commit, starts)) or now() - since >= _BEGIN_SECONDS:
+                    _log_faults(faults)
+                    chosen |= starts
+                    continue
+            await asyncio.sleep(_BEGIN_PAUSE)
+        return None
+
+    async def _look_at_group(self, consumer: AIOConsumer, missing: Collection[TopicPartition]) -> _Group:
+        """Return what the group has committed in the topics, and their kin, of partitions without an offset."""
         topics = {topic for topic, _ in missing} - set(self._whole)
         if self._start != "latest" or not topics:
-            return set(), []
+            return _Group()
         known = (await consumer.list_topics(timeout=_REQUEST_SECONDS)).topics
         kin = {topic: self._kin(topic, known) for topic in topics}
-        wanted = sorted(topics.union(*kin.values()))
-        all_of_them = [PartitionOffset(topic, number) for topic in wanted for number in known[topic].partitions]
-        committed = await consumer.committed(all_of_them, timeout=_REQUEST_SECONDS)
-        _raise_for(committed)
-        begun = {c.topic for c in committed if c.offset >= 0} | (topics - (self._first_topics or topics))
+        wanted = sorted(known.keys() & topics.union(*kin.values()))
+        # In one question: a member of a new group may commit the starts of all between two.
+        committed = await _committed(
+            consumer, [PartitionOffset(topic, number) for topic in wanted for number in known[topic].partitions]
+        )
+        begun = {topic for (topic, _), at in committed.items() if at.offset >= 0}
+        begun |= topics - (self._first_topics or topics)
         begun |= {relative for topic in topics if kin[topic] & begun for relative in (topic, *kin[topic])}
-        added = {partition for partition in missing if partition[0] in begun}
-        # Also the ends of other members' partitions, which they must not mistake for added ones (see the class).
-        mine = set(missing)
-        others = [(c.topic, c.partition) for c in committed if c.topic not in begun]
-        return added, [partition for partition in others if partition not in mine]
+        return _Group(committed, frozenset(begun), {topic: frozenset((topic, *kin[topic])) for topic in topics})
 
     async def _resolve(
-        self, consumer: AIOConsumer, partitions: list[TopicPartition], added: set[TopicPartition]
+        self, consumer: AIOConsumer, partitions: list[TopicPartition], begun: frozenset[str]
+    ) -> tuple[dict[TopicPartition, int], list[TopicPartition]]:
+        """Return where these partitions start, and those that do not exist."""
+        try:
+            return await self._resolve_existing(consumer, partitions, begun), []
+        except KafkaException as error:
+            if kafka_error(error).code() not in _NO_PARTITION:
+                raise
+            known = (await consumer.list_topics(timeout=_REQUEST_SECONDS)).topics
+            gone = [(topic, n) for topic, n in partitions if topic not in known or n not in known[topic].partitions]
+            if not gone:
+                raise
+            there = [partition for partition in partitions if partition not in gone]
+            return await self._resolve_existing(consumer, there, begun), gone
+
+    async def _resolve_existing(
+        self, consumer: AIOConsumer, partitions: list[TopicPartition], begun: frozenset[str]
     ) -> dict[TopicPartition, int]:
-        whole = [partition for partition in partitions if partition[0] in self._whole or partition in added]
+        whole = [partition for partition in partitions if partition[0] in begun.union(self._whole)]
         there = [partition for partition in partitions if partition not in whole]
         time = self._start if isinstance(self._start, int) else {"earliest": _EARLIEST, "latest": _LATEST}[self._start]
         starts = await _offsets_at(consumer, there, time) | await _offsets_at(consumer, whole, _EARLIEST)
@@ -122,6 +214,27 @@ async def _offsets_at(consumer: AIOConsumer, partitions: list[TopicPartition], t
     answers = await consumer.offsets_for_times(question, timeout=_REQUEST_SECONDS)
     _raise_for(answers)
     return {(answer.topic, answer.partition): answer.offset for answer in answers}
+
+
+async def _commit(commit: Committer, starts: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, str]:
+    """Commit where partitions start; return the faults."""
+    return await commit([Commit(*partition, offset, "") for partition, offset in starts.items()]) if starts else {}
+
+
+def _log_faults(faults: Mapping[TopicPartition, str]) -> None:
+    # Not fatal: the member reads from there all the same; only another assignment before the first commit would differ.
+    if faults:
+        texts = {f"{topic}[{number}]": text for (topic, number), text in faults.items()}
+        _log.warning("kafka.start_not_committed", faults=texts)
+
+
+async def _committed(consumer: AIOConsumer, partitions: list[PartitionOffset]) -> dict[TopicPartition, PartitionOffset]:
+    """Return what is committed now, with a negative offset where nothing is."""
+    if not partitions:
+        return {}
+    answers = await consumer.committed(partitions, timeout=_REQUEST_SECONDS)
+    _raise_for(answers)
+    return {(answer.topic, answer.partition): answer for answer in answers}
 
 
 def _raise_for(answers: list[PartitionOffset]) -> None:

@@ -31,7 +31,8 @@ class HeldIds:
     An id is kept for each assigned partition, not for each topic: partitions that are assigned later may already belong
     to the new topic, while those held before are still the old one's. A topic that is not in `found`, because Kafka
     does not describe it now, is assumed to be unchanged. If that happens at the assignment, the first id found later
-    counts.
+    counts. A topic that does not exist at the assignment is another topic when it comes back, unless the partition
+    starts at its first offset, because any other offset is the old topic's.
     """
 
     def __init__(self) -> None:
@@ -50,8 +51,12 @@ class HeldIds:
     def note(self, partitions: Collection[TopicPartition], found: Mapping[str, str]) -> None:
         """Note the ids of newly assigned partitions' topics."""
         self.forget(partitions)
-        self._ids |= dict.fromkeys(partitions, _UNKNOWN)
+        self._ids |= {partition: found.get(partition[0], _UNKNOWN) for partition in partitions}
         self.others(self._ids, found)
+
+    def at_first_offset(self, partitions: Iterable[TopicPartition]) -> None:
+        """Note which of the assigned partitions begin at their first offset, so that no record can be passed over."""
+        self._ids |= {partition: _UNKNOWN for partition in partitions if self._ids.get(partition) == GONE}
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
         """Forget partitions that are revoked or assigned again."""
@@ -64,9 +69,11 @@ class HeldIds:
         others = set()
         for partition in partitions:
             held, now = self._ids.get(partition), found.get(partition[0])
-            if held == _UNKNOWN and now not in (None, GONE):
-                self._ids[partition] = now
-            elif held not in (None, _UNKNOWN) and now not in (None, held):
+            if held is None or now is None:
+                continue
+            if held == _UNKNOWN:
+                self._ids[partition] = _UNKNOWN if now == GONE else now
+            elif now == GONE or now != held:
                 others.add(partition)
         # A deleted topic is no fault: its partitions are revoked before another topic of its name is read.
         self._recreated |= {partition for partition in others if found[partition[0]] != GONE}

@@ -118,3 +118,15 @@ def test_a_topic_that_is_gone_is_waited_for() -> None:
     assert ids.others({("a", 0)}, {"a": GONE}) == {("a", 0)}
     assert ids.fault() is None
     assert ids.others({("a", 0)}, {}) == set()
+
+
+def test_a_topic_that_is_gone_at_the_assignment_is_another_one_when_it_comes_back() -> None:
+    """The group's offset may still be the deleted topic's; only a partition that begins at 0 can pass over nothing.
+
+    Kills: taking the new topic's id for that of the partition, whose first records are then passed over.
+    """
+    ids = HeldIds()
+    ids.note({("a", 0), ("a", 1)}, {"a": GONE})
+    ids.at_first_offset([("a", 1)])
+    assert ids.others({("a", 0), ("a", 1)}, {"a": "new"}) == {("a", 0)}
+    assert "topic a was deleted and recreated" in (ids.fault() or "")
