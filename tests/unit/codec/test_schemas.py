@@ -232,3 +232,9 @@ def test_the_canonical_form_is_the_specifications(file: Path) -> None:
     """The canonical form of each contract is what fastavro makes of it."""
     contract = load_contracts().schemas[f"connector.events.{file.stem}"]
     assert contract.canonical == to_parsing_canonical_form(json.loads(contract.text))
+
+
+def test_reading_a_schema_back_keeps_it() -> None:
+    """The text that is registered reads back as the same schema."""
+    schema = load_contracts().schemas["connector.events.Event"]
+    assert read_schema(schema.text).fingerprint == schema.fingerprint
