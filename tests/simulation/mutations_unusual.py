@@ -182,14 +182,14 @@ UNUSUAL: Final = (
     Mutant(
         "wait for evidence for each record of a storm",
         "connector/delivery/outcome.py",
-        "        return self._in_storm(batch, verdict.code)",
+        "        return self._in_storm(batch, _cause_of(verdict), verdict.code)",
         "        return False",
         "tests/unit/delivery/test_blame.py",
     ),
     Mutant(
         "take a storm's probe for a wrong credential",
         "connector/delivery/outcome.py",
-        "            if blamed or self._in_storm(batch, verdict.code):",
+        '            if blamed or self._in_storm(batch, "refused", verdict.code):',
         "            if blamed:",
         "tests/unit/delivery/test_blame.py",
     ),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.delivery.isolation import Evidence, halves, take_apart
+from connector.delivery.isolation import CONTRADICTED_FOR, CONTRADICTED_TIMES, Evidence, halves, take_apart
 from connector.pipeline.batching import Batch, Delivery
 from connector.pipeline.offsets import PartitionTracker
 from connector.records import Item, Record
@@ -205,3 +205,57 @@ def test_one_record_is_not_taken_apart() -> None:
     """What a partition that left has made a batch of one stays that batch."""
     alone = batch([b"a"])
     assert take_apart(alone, frozenset({0}), ordered=False) == [alone]
+
+
+def test_batches_are_denied_in_a_row_only_where_none_is_accepted_between() -> None:
+    """Two batches of an endpoint that are denied, nothing accepted between, show that no record is the reason.
+
+    Kills: denials that are counted for ever: two records that a firewall dislikes, days apart, would hold the endpoint.
+    """
+    evidence, batches = Evidence(), [batch([b"a", b"b"]) for _ in range(4)]
+    for at, (one, accepted) in enumerate(zip(batches, (False, True, False, False), strict=True)):
+        evidence.sending(one, float(at))
+        if accepted:
+            evidence.accepted(one, 2)
+        else:
+            assert evidence.denied(one) is (at == 3)
+
+
+@pytest.mark.parametrize(
+    ("code", "group", "later", "times"),
+    [
+        ("X", "g", 0.0, CONTRADICTED_TIMES),
+        ("X", "g", CONTRADICTED_FOR, 2),
+        ("Y", "g", 0.0, 2),
+        ("X", "h", 0.0, 2),
+    ],
+    ids=["the same", "later", "another code", "another endpoint"],
+)
+def test_a_contradicted_code_needs_more_refusals(code: str, group: str, later: float, times: int) -> None:
+    """A code that refused a record which was then accepted is believed after many refusals, there and for a while.
+
+    Kills: a contradiction that is forgotten, that lasts for ever, or that is about every code and endpoint.
+    """
+    evidence, innocent, at = Evidence(), batch([b"a"]), 10.0
+
+    def refused(record: Batch, code: str) -> bool:
+        """Send a record, have it refused alone, and another accepted; return whether the refusal is believed."""
+        nonlocal at
+        at += 1.0
+        evidence.sending(record, at)
+        evidence.refused(record, code, at + 0.1)
+        believed = evidence.believes(record)
+        evidence.refused_alone(record.deliveries[0])
+        other = batch([b"b"])
+        other.group = record.group
+        evidence.sending(other, at + 0.2)
+        evidence.accepted(other, 1)
+        return believed
+
+    assert not refused(innocent, "X")
+    evidence.sending(innocent, at + 0.5)
+    evidence.accepted(innocent, 1)
+    at += later
+    bad = batch([b"c"])
+    bad.group = group
+    assert [refused(bad, code) for _ in range(times)] == [False] * (times - 1) + [True]

@@ -554,3 +554,25 @@ async def test_records_that_wait_alone_are_listed() -> None:
         rig.transport.behave = lambda _call: OK
         await rig.done()
         assert rig.destination.waiting.records() == []
+
+
+@pytest.mark.parametrize("order", ["none", "key"])
+def test_after_a_release_an_outage_is_counted_again(order: str) -> None:
+    """What failed before a hold ended shows nothing any more: five different batches have to fail again.
+
+    Kills: failures that outlast their hold, so that a release ends at the first failed request.
+    """
+
+    async def play() -> None:
+        rig = Rig(lambda _call: Reply(500), max_in_flight=1, batch={"records": 10}, order=order)
+        async with rig.running():
+            rig.offer(range(100), key=lambda n: b"%d" % n)
+            await rig.until(lambda: rig.worker.condition().cause is Cause.OUTAGE)
+            rig.worker.release()
+            before = len(rig.transport.calls)
+            await rig.until(lambda: rig.worker.condition().cause is Cause.OUTAGE)
+            assert len(rig.transport.calls) - before >= 5
+            rig.transport.behave = lambda _call: OK
+            await rig.done()
+
+    run_virtual(play())
