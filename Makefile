@@ -82,7 +82,7 @@ screenshots: .venv/.compiled  ## Take the console's pictures for docs/console-st
 	SCREENSHOTS=write $(BIN)/python -m pytest -n 0 tests/e2e/test_console_screenshots.py
 
 site: .venv/.site  ## Build the documents as a site into build/site (half a minute; ARGS=serve to look at it while you write)
-	$(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
 
 wheel: .venv/.compiled  ## Build dist/connector-*.whl, which installs without a compiler (half a minute)
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
