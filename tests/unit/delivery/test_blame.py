@@ -13,6 +13,8 @@ from connector.delivery.states import Cause, DestinationState
 from connector.testing.loop import run_virtual
 from tests.unit.delivery.delivery_rig import OK, Behave, Call, Reply, Rig, played
 
+pytestmark = pytest.mark.slow
+
 HELD = (DestinationState.HELD, DestinationState.PROBING)
 
 
