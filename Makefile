@@ -19,10 +19,10 @@ setup: .venv/.compiled  ## Create .venv with every dependency and build the comp
 demo: .venv/.compiled  ## Show the connector at work on this machine; needs nothing else (under 1 minute after setup)
 	$(BIN)/connector demo $(ARGS)
 
-# Two files take a quarter of the time of all unit tests: each of their tests follows a vendor for hours of virtual time.
+# The tests marked slow take half of the time of all unit tests: drawn examples, hours of virtual time, processes of their own.
 fast: .venv/.compiled  ## Run the unit tests, except the slowest, with few drawn examples (under 1 minute on two idle cores)
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-profile=fast $(ARGS) tests/unit tests/project/test_layers.py \
-		tests/project/test_source.py --ignore tests/unit/delivery/test_blame.py --ignore tests/unit/delivery/test_worker_holds.py
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-profile=fast -m "not slow" $(ARGS) tests/unit \
+		tests/project/test_layers.py tests/project/test_source.py
 
 test: check tools  ## Run the checks and all tests, including those on real servers (20 to 30 minutes on two cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
@@ -82,7 +82,7 @@ screenshots: .venv/.compiled  ## Take the console's pictures for docs/console-st
 	SCREENSHOTS=write $(BIN)/python -m pytest -n 0 tests/e2e/test_console_screenshots.py
 
 site: .venv/.site  ## Build the documents as a site into build/site (half a minute; ARGS=serve to look at it while you write)
-	$(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
 
 wheel: .venv/.compiled  ## Build dist/connector-*.whl, which installs without a compiler (half a minute)
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist

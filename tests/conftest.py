@@ -31,11 +31,12 @@ settings.load_profile("project")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let no test fail for a connection that another test's server still had when its loop ended.
+    """Name our own mark, and let no test fail for a connection that another test's server had when its loop ended.
 
     The garbage collector finds such a connection at any time, mostly in a test that has nothing to do with it. That
     the connector itself keeps no descriptors is proved by `integration/test_faults_long.py`.
     """
+    config.addinivalue_line("markers", "slow: more than a second of a core with all its cases; not in `make fast`")
     for message in ("unclosed transport", "unclosed <socket"):
         config.addinivalue_line("filterwarnings", f"ignore:{message}:ResourceWarning")
 

@@ -36,14 +36,12 @@ What other projects may build on. Everything else may change at any time.
 ## Tests with simulated vendors and an embedded broker
 
 ::: connector.testing
-    options: {members: true}
 
 ## A vendor of your own
 
 [A complete example](vendors.md#a-vendor-of-your-own) shows how the parts work together.
 
 ::: connector.vendors.base
-    options: {members: true, filters: ["!^_"]}
 
 ::: connector.vendors.checks
     options: {members: [Rules, rule_ids, rule_texts, type_name, scalar, scalar_or_same, epoch_millis, json_bytes]}

@@ -35,8 +35,12 @@ def test_site_is_built_without_a_warning(tmp_path: Path) -> None:
         "commands.html#connector-dlq-replay",
         "codes.html#mytracker",
         "api.html#connector.testing.Simulator",
+        "api.html#connector.records.Item",
+        "api.html#connector.runtime.app.serve",
+        "api.html#connector.config.loader.load",
     ):
         assert location in found
+    assert [location for location in found if location.startswith("api.html#") and "._" in location] == []
     assert "4101" in found["codes.html#jiguang"]
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from connector.pipeline import offset_map
 from tests.simulation.__main__ import run_all
 from tests.simulation.mutants import MUTANTS, ROOT
 from tests.simulation.scenario import STEPS, WINDOWS, draw
@@ -106,3 +107,18 @@ def test_the_worlds_are_rough() -> None:
     assert totals["letters"] > 10
     assert totals["epochs"] > 40
     assert totals["accepted"] > 300
+
+
+def test_an_exception_that_ends_a_member_is_in_the_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trace of a seed that fails by an exception has its traceback, so that the place is known.
+
+    Kills: a trace that only names the exception.
+    """
+
+    def fail(*_: object) -> bytes:
+        raise ValueError("a fault of the map")
+
+    monkeypatch.setattr(offset_map, "_content", fail)
+    report = run(1)
+    assert "a fault of the map" in (report.broken or "")
+    assert any("Traceback" in line and "_content" in line for line in report.trace)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
@@ -419,6 +420,9 @@ class World:
                 self.oracle.saw("a recreated topic ended a member")
             elif not member.dead and self.oracle.broken is None:
                 self.oracle.broken = f"{member.name} ended with {error!r}"
+                self.note(
+                    "failed", member=member.name, traceback="\n" + "".join(traceback.format_exception(error)).rstrip()
+                )
         finally:
             watching.cancel()
             try:

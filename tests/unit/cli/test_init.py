@@ -46,6 +46,7 @@ def filled(text: str) -> str:
     return re.sub(r"(\w+): TODO\b.*", constant, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trade", TRADES)
 def test_what_is_written_passes_once_it_is_filled_in(
     connector: Shell, monkeypatch: pytest.MonkeyPatch, trade: str

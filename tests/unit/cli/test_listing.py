@@ -29,6 +29,7 @@ def connector(
     return (int(caught.value.code or 0), *capsys.readouterr())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vendor", sorted(vendors.kinds()))
 @pytest.mark.parametrize("what", ["fields", "rules", "codes"])
 def test_lists_have_all_of_a_vendor(
@@ -113,6 +114,7 @@ TOP = typer.main.get_command(cli.app)
 assert isinstance(TOP, TyperGroup)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", list(commands(TOP)), ids=" ".join)
 def test_help_fits_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: tuple[str, ...]

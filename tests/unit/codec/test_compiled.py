@@ -135,6 +135,7 @@ def both_ways(schema: str, payload: bytes) -> tuple[object, object]:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(sorted(FIELDS)).flatmap(lambda schema: st.tuples(st.just(schema), FIELDS[schema])))
 @example(("connector.events.JiguangUserEvent", {"cuid": 1, "eventName": "e", "itime": NOW, "properties": {"a": 1e300}}))
@@ -145,6 +146,7 @@ def test_a_map_written_at_once_is_what_the_dictionary_would_be(drawn: tuple[str,
     assert direct == reference
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(
     st.sampled_from(sorted(FIELDS)).flatmap(lambda schema: st.tuples(st.just(schema), FIELDS[schema])),

@@ -163,6 +163,7 @@ def test_a_refusal_never_shows_a_value() -> None:
     assert "not UTF-8" in refusal.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value", [b"no avro", b"", b"\0\0\0\0\7", b"\xc3\x01" + CONTRACTS.schemas[JIGUANG].fingerprint + b"\x02"]
 )

@@ -102,6 +102,7 @@ def outcome(read: Read, payload: bytes) -> object:
     return repr(datum), end
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(0)
 @settings(max_examples=EXAMPLES)
 @given(st.data())
@@ -140,6 +141,7 @@ def test_any_bytes_cost_a_bounded_amount_of_memory(data: st.DataObject) -> None:
     assert most < BYTES_OF_A_STEP * (STEPS + STEPS_OF_A_BYTE * len(payload))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(0)
 @settings(max_examples=EXAMPLES // 4)
 @given(st.data())

@@ -89,6 +89,7 @@ def test_many_values_that_are_broken_at_random() -> None:
     print(f"{count} values, {written} of them plain, FUZZ_SEED={seed}")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(0)
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.recursive(st.none() | st.integers() | st.text(max_size=300), lambda inner: st.dictionaries(st.text(), inner)))

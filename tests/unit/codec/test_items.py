@@ -213,6 +213,7 @@ def test_plain_records_are_written_at_once(name: str) -> None:
     assert assert_same(vendor_of(name), decoder_of(name), records) == 3
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from(sorted(KINDS)).flatmap(lambda name: st.tuples(st.just(name), st.lists(EVENTS[name], max_size=4))),

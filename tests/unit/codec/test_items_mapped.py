@@ -192,6 +192,7 @@ def test_plain_records_of_a_mapped_schema_are_written_at_once(name: str) -> None
     assert assert_same(name, [record_of(number, plain_for(name)) for number in range(3)]) == 3
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(ROUTES)), DATA, st.sets(st.sampled_from(sorted(PLAIN)), max_size=3))
 def test_a_mapped_item_written_at_once_is_what_the_steps_make(name: str, drawn: dict[str, Any], odd: set[str]) -> None:

@@ -100,6 +100,7 @@ def reference(tree: Any, payload: bytes) -> tuple[Any, int]:
     return datum, stream.tell()
 
 
+@pytest.mark.slow
 @pytest.mark.promise("P16")
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(schemas_with_payload())

@@ -116,6 +116,7 @@ HOLD_SYMBOLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: ".".join(map(str, path)))
 @pytest.mark.parametrize("value", [WRONG, [WRONG], {"key": WRONG}], ids=["text", "list", "mapping"])
 def test_only_symbols_and_names_are_repeated(folder: Path, path: tuple[Any, ...], value: object) -> None:

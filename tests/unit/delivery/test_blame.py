@@ -17,6 +17,8 @@ from connector.testing.loop import run_virtual
 from connector.vendors.base import Request, Response, Verdict
 from tests.unit.delivery.delivery_rig import OK, Behave, Call, ModelTransport, ModelVendor, Reply, Rig, played
 
+pytestmark = pytest.mark.slow
+
 HELD = (DestinationState.HELD, DestinationState.PROBING)
 
 

@@ -108,6 +108,7 @@ def test_exactly_the_bad_are_left_alone(count: int, picks: set[int], hinted: boo
         assert requests <= (3 if hinted else 14)
 
 
+@pytest.mark.slow
 @pytest.mark.promise("P5", "P17")
 @settings(max_examples=120)
 @given(

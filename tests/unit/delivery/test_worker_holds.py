@@ -14,6 +14,8 @@ from connector.pipeline.storms import Place
 from connector.testing.loop import run_virtual
 from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig, played, refusing
 
+pytestmark = pytest.mark.slow
+
 LANES = [[key for key in (b"%d" % n for n in range(100)) if crc32(key) % 2 == lane] for lane in (0, 1)]
 """Keys of each of two lanes."""
 

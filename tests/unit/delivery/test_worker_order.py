@@ -24,6 +24,7 @@ def in_order(accepted: list[int], key_of: list[bytes | None]) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.promise("P11")
 @settings(max_examples=50)
 @given(

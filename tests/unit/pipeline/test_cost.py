@@ -51,6 +51,7 @@ async def made(name: str, count: int) -> list[Record]:
     return job.records(count, LoopClock(), load_contracts(), name=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", job.JOBS)
 def test_no_work_for_each_record_creeps_in(name: str) -> None:
     """What one more record costs stays near what it was. Kills: work for each record that a run could do once."""

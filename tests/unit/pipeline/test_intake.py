@@ -224,6 +224,7 @@ async def test_a_dead_letter_that_can_never_be_written_ends_the_run() -> None:
     assert rig.source.committed.get(("t", 0), (0,))[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.promise("P5")
 @played
 async def test_what_cannot_be_decoded_is_set_aside_while_good_records_flow() -> None:

@@ -161,6 +161,7 @@ def test_a_restored_map_counts_from_the_start() -> None:
     assert seen == [False, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.promise("P3")
 @played
 async def test_a_clean_stop_repeats_nothing_although_one_destination_is_held() -> None:

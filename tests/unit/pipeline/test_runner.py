@@ -141,6 +141,7 @@ async def test_intake_waits_at_the_budget_and_goes_on_at_half() -> None:
     assert source.events.count("pause") <= 2 * 2000 / held + 2
 
 
+@pytest.mark.slow
 @pytest.mark.promise("P12")
 @played
 async def test_a_partition_whose_map_fills_up_pauses_alone() -> None:

@@ -9,6 +9,8 @@ from typing import Final
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 HEAD: Final = """
 import asyncio, os, signal, time
 from connector.runtime import signals

@@ -68,6 +68,7 @@ def test_a_blocked_pipe_blocks_no_one(pipe: tuple[int, TextIO]) -> None:
     assert writer.flush(5)
 
 
+@pytest.mark.slow
 def test_dropped_lines_are_an_event_of_the_log(pipe: tuple[int, TextIO]) -> None:
     """The set-up of a process logs `log.dropped` with the number of lines."""
     reading, stream = pipe
