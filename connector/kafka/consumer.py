@@ -47,7 +47,7 @@ from connector.kafka.topic_ids import TopicIds
 from connector.kafka.topics import TopicSelection
 from connector.records import HEADER_CHARGE, Assigned, Commit, FinalFault, Position, Record, TopicPartition
 
-MAX_RECORDS: Final = 500
+MAX_RECORDS: Final = 1000
 """The most records that one poll returns."""
 WAIT_SECONDS: Final = 0.01
 """How long a poll collects: librdkafka keeps a lone record back for this long."""

@@ -15,7 +15,7 @@ from connector.records import TopicPartition
 
 RESUME_SHARE: Final = 0.5
 
-POLL_RECORDS: Final = 500
+POLL_RECORDS: Final = 1000
 """Records that a poll may return before intake can pause."""
 _BITS_A_CLAIM: Final = 1.6
 """What a claim costs at most when it is packed: measured 1.0 to 1.6 over random, periodic and batched patterns."""
