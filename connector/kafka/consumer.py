@@ -57,7 +57,7 @@ from connector.records import (
     TopicPartition,
 )
 
-MAX_RECORDS: Final = 500
+MAX_RECORDS: Final = 1000
 """Maximum records of one poll."""
 WAIT_SECONDS: Final = 0.01
 """How long a poll collects records; librdkafka keeps a lone record back for all of it."""

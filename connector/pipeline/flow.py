@@ -15,7 +15,7 @@ from connector.records import TopicPartition
 
 RESUME_SHARE: Final = 0.5
 
-POLL_RECORDS: Final = 500
+POLL_RECORDS: Final = 1000
 """Records that a poll may return before intake can pause."""
 _BITS_A_CLAIM: Final = 1.6
 """Upper bound of bits that a claim takes when packed: measured 1.0 to 1.6 with random, periodic and batched

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.kafka.consumer import MAX_RECORDS, PollSize
+from connector.pipeline.flow import POLL_RECORDS
 from connector.records import Record
 
 
@@ -54,6 +55,11 @@ def test_small_records_come_many_at_a_time() -> None:
         chunk.saw(records(200, 10))
         chunk.saw([])
     assert chunk.records == MAX_RECORDS
+
+
+def test_a_poll_returns_no_more_than_the_offset_map_keeps_room_for() -> None:
+    """Kills: a larger poll, whose finished records the map of a stuck partition cannot hold."""
+    assert MAX_RECORDS <= POLL_RECORDS
 
 
 def test_an_idle_poll_waits_long_for_one_record() -> None:

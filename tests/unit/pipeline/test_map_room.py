@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.pipeline.flow import MapRoom
+from connector.pipeline.flow import POLL_RECORDS, MapRoom
 from connector.pipeline.offset_map import MAX_TEXT, FinishedMap, Runs, decode, encode
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from tests.unit.delivery.delivery_rig import played
@@ -31,11 +31,11 @@ class Partition:
         self.next = 0
 
     def poll(self) -> bool:
-        """Read up to 500 records if there is room."""
+        """Read as many records as a poll returns, at most, if there is room."""
         if self.room.full:
             return False
         offsets = []
-        for _ in range(self.random.choice((1, 30, 500, 500, 500))):
+        for _ in range(self.random.choice((1, 30, POLL_RECORDS, POLL_RECORDS, POLL_RECORDS))):
             self.next += 1 if self.random.random() >= self.gaps else self.random.choice((2, 3, 50, 4000))
             offsets.append(self.next - 1)
         assert self.tracker.begin(offsets) == offsets
