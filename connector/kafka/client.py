@@ -66,6 +66,8 @@ _FETCH_SHARE: Final = 24
 """A fetch asks for this part of the queue: 64 KiB of 1.5 MiB (measured, see docs/delivery.md)."""
 _LEAST_MESSAGE: Final = 1000
 _RESET: Final = "auto.offset.reset"
+_SESSION_MS: Final = 45_000
+"""The session time-out of Kafka's clients and, under KIP-848, of its brokers."""
 
 _CONSUMER_ONLY: Final = frozenset(
     {
@@ -274,6 +276,11 @@ def start_of(settings: KafkaSettings) -> str | int:
         allowed = ", ".join(sorted(START_ALIASES))
         raise StartupError(f"kafka.client.{_RESET}: {reset!r} is not allowed; use {allowed}, or set kafka.start")
     return START_ALIASES[reset]
+
+
+def session_seconds(settings: KafkaSettings) -> float:
+    """Return how long a group still counts a member that was killed, or a static one that has stopped."""
+    return float(settings.client.get("session.timeout.ms", _SESSION_MS)) / 1000
 
 
 def is_incremental(client: Mapping[str, Any]) -> bool:

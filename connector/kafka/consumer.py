@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
@@ -118,7 +118,8 @@ class KafkaSource:
     """Reads the topics as a member of the group.
 
     `own_topics` never match a pattern; one that is named is read from its beginning if the group has no offset.
-    `queue_bytes` limits what librdkafka fetches ahead. Nothing connects before `start`. The constructor raises
+    `queue_bytes` limits what librdkafka fetches ahead. Once the group counts this member, and before it reads anything,
+    `why_not_begin` may return an error that ends it. Nothing connects before `start`. The constructor raises
     `StartupError` for properties that the connector owns and for a pattern that is not a regular expression.
     """
 
@@ -131,6 +132,7 @@ class KafkaSource:
         group_id: str,
         queue_bytes: int,
         clock: Clock,
+        why_not_begin: Callable[[], Awaitable[FatalError | None]] | None = None,
     ) -> None:
         self._settings = settings
         self._stop_reading = threading.Event()
@@ -158,6 +160,8 @@ class KafkaSource:
         self._polling: asyncio.Task[list[Record]] | None = None
         self._leaving = False
         self._fatal: str | None = None
+        self._why_not_begin = why_not_begin
+        self._refusal: FatalError | None = None
         self._closed = True
 
     async def start(self, listener: RebalanceListener) -> None:
@@ -306,6 +310,8 @@ class KafkaSource:
             messages = await self._consumer.consume(*self._poll_size.next(patient=not self._paused))
         except KafkaException as error:
             raise FatalError(f"the Kafka consumer stopped: {error_text(error)}") from None
+        if self._refusal is not None:
+            raise self._refusal
         if (fault := self._fatal or self._ids.held.fault()) is not None:
             raise FatalError(f"the Kafka consumer stopped: {fault}")
         records = to_records(messages, self._judge)
@@ -359,6 +365,11 @@ class KafkaSource:
         return kept
 
     async def _on_assign(self, _consumer: AIOConsumer, partitions: list[PartitionOffset]) -> None:
+        if partitions and self._why_not_begin is not None:
+            self._refusal = await self._why_not_begin()
+            if self._refusal is not None:
+                return
+            self._why_not_begin = None
         assigned = await self._start_of(partitions)
         if assigned is None:
             return

@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 from collections import ChainMap
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,8 @@ from connector.codec.schemas import Schema, known_schemas, load_contracts, own_s
 from connector.config.loader import Loaded, RegistrySettings, Settings, secret_values
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.transport import HttpTransport
-from connector.errors import ConfigurationError, ConnectorError
+from connector.errors import ConfigurationError, ConnectorError, FatalError
+from connector.kafka.client import session_seconds
 from connector.kafka.consumer import KafkaSource
 from connector.kafka.groups import Groups
 from connector.kafka.membership import GroupMembership
@@ -36,7 +37,7 @@ from connector.kafka.topics import TopicCheck, TopicReport
 from connector.routing.compiler import passed_on, reads_keys
 from connector.runtime.checks import check_routes, open_registry, own_topics
 from connector.runtime.events import write_events
-from connector.runtime.handover import take_over
+from connector.runtime.handover import OtherSideRuns, give_back, other_side, take_over
 from connector.runtime.http import Server
 from connector.runtime.member import Member
 from connector.runtime.pipeline import QUEUE_SHARE, Edges, build
@@ -55,8 +56,6 @@ log = structlog.get_logger()
 
 GC_THRESHOLD: Final = 20_000
 """Net new objects before the collector looks at the youngest; Python's default is 700."""
-SESSION_MS: Final = 45_000
-"""The session time-out of Kafka's clients and, under KIP-848, of its brokers."""
 STOP_MARGIN: Final = 5.0
 """Seconds beyond `limits.drain_timeout` after which a stopping process has ended."""
 _LAST_RESORT: Final = 1.0
@@ -101,12 +100,11 @@ async def serve(
     # Every series at 0 from the start, or Prometheus' `increase` misses what happens before its first scrape.
     metrics.begin(names, [*topics, settings.replay_topic])
     group = settings.kafka.group_id if destination is None else f"{settings.kafka.group_id}.{destination}"
-    session = float(settings.kafka.client.get("session.timeout.ms", SESSION_MS)) / 1000
     member = Member(
         group,
         clock,
         settings.limits.drain_timeout,
-        session_timeout=session,
+        session_timeout=session_seconds(settings.kafka),
         writes_events=settings.console.events_topic is not None,
     )
     logs.listen(member.timeline.note)
@@ -186,7 +184,7 @@ async def _run(
     avro = _avro(configuration, own, passed_on(base, kinds), clock, trouble)
     dead_letters = _dead_letters(base, producer, metrics, clock)
     receipts = _receipts(base, avro, producer, group, metrics, clock)
-    source, tracer = _source(base, group, clock), _tracer(base)
+    source, tracer = _source(base, group, clock, partial(_other_side, base, destination, clock)), _tracer(base)
     # What the consumer sees later comes first: partitions may be added while the member runs.
     counts = ChainMap(source.counts, dict(report.partitions))
     edges = Edges(
@@ -214,6 +212,11 @@ async def _run(
     try:
         async with _background(configuration, group, source, counts, member, metrics, producer, stop):
             await pipeline.run(stop)
+    except OtherSideRuns:
+        # This member has delivered nothing, and its group's offsets are no newer than the other side's.
+        async with Groups(base.kafka) as groups:
+            await give_back(groups, base, destination)
+        raise
     finally:
         # Receipts first: they are sent by the producer, and no outcome waits for them.
         if receipts is not None:
@@ -336,7 +339,14 @@ def _receipts(
     return ReceiptWriter(encoder, producer, topic, group, metrics=metrics, clock=clock)
 
 
-def _source(settings: Settings, group: str, clock: Clock) -> KafkaSource:
+async def _other_side(settings: Settings, destination: str | None, clock: Clock) -> OtherSideRuns | None:
+    async with Groups(settings.kafka) as groups:
+        return await other_side(groups, settings, destination, clock)
+
+
+def _source(
+    settings: Settings, group: str, clock: Clock, why_not_begin: Callable[[], Awaitable[FatalError | None]]
+) -> KafkaSource:
     return KafkaSource(
         settings.kafka,
         topics=[*settings.kafka.topics, settings.replay_topic],
@@ -344,6 +354,7 @@ def _source(settings: Settings, group: str, clock: Clock) -> KafkaSource:
         group_id=group,
         queue_bytes=settings.limits.buffer // QUEUE_SHARE,
         clock=clock,
+        why_not_begin=why_not_begin,
     )
 
 
