@@ -45,7 +45,16 @@ from connector.kafka.position_reader import read_positions
 from connector.kafka.starts import PARTITION_EOF, Ends, Starts
 from connector.kafka.topic_ids import TopicIds
 from connector.kafka.topics import TopicSelection
-from connector.records import HEADER_CHARGE, Assigned, Commit, FinalFault, Position, Record, TopicPartition
+from connector.records import (
+    HEADER_CHARGE,
+    Assigned,
+    Commit,
+    FinalFault,
+    LongMetadata,
+    Position,
+    Record,
+    TopicPartition,
+)
 
 MAX_RECORDS: Final = 500
 """The most records that one poll returns."""
@@ -205,7 +214,7 @@ class KafkaSource:
     async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Commit offsets with their metadata, and return the errors by partition: `{}` if all are stored.
 
-        An error that trying again cannot fix is a `FinalFault`.
+        An error that trying again cannot fix is a `FinalFault`; one that less metadata fixes is `LongMetadata`.
 
         Returns once the coordinator has answered or librdkafka has given up on it. Never raises for an error of Kafka.
         """
@@ -506,6 +515,8 @@ def to_records(messages: Iterable[Message], on_error: Callable[[KafkaError, Mess
 
 def _commit_fault(error: KafkaException | KafkaError) -> str:
     code = (kafka_error(error) if isinstance(error, KafkaException) else error).code()
+    if code == KafkaError.OFFSET_METADATA_TOO_LARGE:
+        return LongMetadata(error_text(error))
     return FinalFault(error_text(error)) if code in _EXPELLED else error_text(error)
 
 
