@@ -232,6 +232,12 @@ class FinalFault(str):
     __slots__ = ()
 
 
+class LongMetadata(str):
+    """Why a commit failed, if its metadata is longer than the group's coordinator takes: one with less can succeed."""
+
+    __slots__ = ()
+
+
 class Commit(NamedTuple):
     """An explicit commit: the offset below which everything is done, and the offset map as text."""
 

@@ -75,6 +75,8 @@ While a partition has more records than a batch takes, librdkafka's thread hardl
 took 5 to 9 µs of CPU for each result of 160 bytes, with 64 KiB 1.5 to 1.8.
 """
 _RESET: Final = "auto.offset.reset"
+_SESSION_MS: Final = 45_000
+"""The session time-out of Kafka's clients and, under KIP-848, of its brokers."""
 
 _CONSUMER_ONLY: Final = frozenset(
     {
@@ -284,6 +286,11 @@ def start_of(settings: KafkaSettings) -> str | int:
         allowed = ", ".join(sorted(START_ALIASES))
         raise StartupError(f"kafka.client.{_RESET}: {reset!r} is not allowed; use {allowed}, or set kafka.start")
     return START_ALIASES[reset]
+
+
+def session_seconds(settings: KafkaSettings) -> float:
+    """Return how long a group still counts a member that was killed, or a static one that has stopped."""
+    return float(settings.client.get("session.timeout.ms", _SESSION_MS)) / 1000
 
 
 def is_incremental(client: Mapping[str, Any]) -> bool:

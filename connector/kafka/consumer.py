@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -51,6 +51,7 @@ from connector.records import (
     Assigned,
     Commit,
     FinalFault,
+    LongMetadata,
     Position,
     RebalanceListener,
     Record,
@@ -112,7 +113,8 @@ class KafkaSource:
     """Reads the topics as a member of the group.
 
     `own_topics` never match a pattern. An own topic that is named is read from its beginning if the group has no
-    offset. `queue_bytes` limits what librdkafka fetches ahead. Nothing connects before `start`. The constructor raises
+    offset. `queue_bytes` limits what librdkafka fetches ahead. Once the group counts this member, and before it reads
+    anything, `why_not_begin` may return an error that ends it. Nothing connects before `start`. The constructor raises
     `StartupError` for properties that the connector owns and for a pattern that is not a regular expression.
     """
 
@@ -125,6 +127,7 @@ class KafkaSource:
         group_id: str,
         queue_bytes: int,
         clock: Clock,
+        why_not_begin: Callable[[], Awaitable[FatalError | None]] | None = None,
     ) -> None:
         self._settings = settings
         self._stop_reading = threading.Event()
@@ -152,6 +155,8 @@ class KafkaSource:
         self._polling: asyncio.Task[list[Record]] | None = None
         self._leaving = False
         self._fatal: str | None = None
+        self._why_not_begin = why_not_begin
+        self._refusal: FatalError | None = None
         self._closed = True
 
     async def start(self, listener: RebalanceListener) -> None:
@@ -196,7 +201,7 @@ class KafkaSource:
     async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
         """Commit offsets with their metadata, and return the errors by partition: `{}` if all are stored.
 
-        An error that a retry cannot fix is a `FinalFault`.
+        An error that a retry cannot fix is a `FinalFault`; one that shorter metadata fixes is `LongMetadata`.
 
         Returns once the coordinator has answered or librdkafka has given up on it. Never raises for an error of Kafka.
         """
@@ -302,6 +307,8 @@ class KafkaSource:
             messages = await self._consumer.consume(*self._poll_size.next(patient=not self._paused))
         except KafkaException as error:
             raise FatalError(f"the Kafka consumer stopped: {error_text(error)}") from None
+        if self._refusal is not None:
+            raise self._refusal
         # Checked before the records are used: they may be those of a recreated topic.
         if (fault := self._fatal or self._ids.held.fault()) is not None:
             raise FatalError(f"the Kafka consumer stopped: {fault}")
@@ -357,6 +364,11 @@ class KafkaSource:
         return kept
 
     async def _on_assign(self, _consumer: AIOConsumer, partitions: list[PartitionOffset]) -> None:
+        if partitions and self._why_not_begin is not None:
+            self._refusal = await self._why_not_begin()
+            if self._refusal is not None:
+                return
+            self._why_not_begin = None
         assigned = await self._start_of(partitions)
         if assigned is None:
             return
@@ -493,6 +505,8 @@ def to_records(messages: Iterable[Message], on_error: Callable[[KafkaError, Mess
 
 def _commit_fault(error: KafkaException | KafkaError) -> str:
     code = (kafka_error(error) if isinstance(error, KafkaException) else error).code()
+    if code == KafkaError.OFFSET_METADATA_TOO_LARGE:
+        return LongMetadata(error_text(error))
     return FinalFault(error_text(error)) if code in _EXPELLED else error_text(error)
 
 

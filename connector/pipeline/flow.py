@@ -37,13 +37,17 @@ class MapRoom:
 
     def __init__(self, tracker: PartitionTracker, limit: int, characters: int = 0) -> None:
         self._tracker = tracker
-        self._limit = limit
         self._full = False
-        names = tracker.names
+        self.limit_to(limit)
+        self.measured(characters)
+
+    def limit_to(self, limit: int) -> None:
+        """Set the characters that a map may have."""
+        self._limit = limit
+        names = self._tracker.names
         frame = _FRAME_BYTES + sum(len(name.encode()) + _ENTRY_BYTES for name in names)
         self._span = (limit * 3 / 4 - frame) * 8 / (1 + len(names)) - POLL_RECORDS
         """So many offsets fit whatever is finished of them: with a bit per offset and destination."""
-        self.measured(characters)
 
     @property
     def used(self) -> float:

@@ -37,7 +37,16 @@ from connector.pipeline.flow import Flow, MapRoom
 from connector.pipeline.intake import Intake
 from connector.pipeline.offsets import NOTHING, PartitionTracker, Phase
 from connector.pipeline.rereading import Rereader
-from connector.records import Assigned, Commit, FinalFault, Position, RebalanceListener, Record, TopicPartition
+from connector.records import (
+    Assigned,
+    Commit,
+    FinalFault,
+    LongMetadata,
+    Position,
+    RebalanceListener,
+    Record,
+    TopicPartition,
+)
 from connector.tasks import Supervisor
 from connector.telemetry.metrics import Metrics
 
@@ -72,7 +81,10 @@ class RecordSource(Protocol):
         ...
 
     async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
-        """Commit offsets and metadata; return faults by partition: a `FinalFault` if committing again cannot help."""
+        """Commit offsets and metadata; return faults by partition.
+
+        A `FinalFault` if committing again cannot help, `LongMetadata` if shorter metadata can.
+        """
         ...
 
     async def pause(self, partitions: Sequence[TopicPartition]) -> None:
@@ -166,6 +178,8 @@ class Runner:
         self._stormy = False
         self._trackers: dict[TopicPartition, PartitionTracker] = {}
         self._rooms: dict[TopicPartition, MapRoom] = {}
+        self._map_limit = timing.map_limit
+        """The longest map that the group's coordinator was seen to take, or may take (characters)."""
         self._moved: dict[TopicPartition, tuple[int, float]] = {}
         self._committed_at = clock.now()
         self.polled_at: float | None = None
@@ -207,7 +221,7 @@ class Runner:
             self._trackers[partition] = PartitionTracker(
                 assigned.topic, assigned.partition, assigned.start, self._names, _restored(assigned)
             )
-            self._rooms[partition] = MapRoom(self._trackers[partition], self._timing.map_limit, len(assigned.metadata))
+            self._rooms[partition] = MapRoom(self._trackers[partition], self._map_limit, len(assigned.metadata))
             self._moved[partition] = (assigned.start, self._clock.now())
         self._flow.forget((assigned.topic, assigned.partition) for assigned in partitions)
         self.joining_since = None
@@ -368,12 +382,13 @@ class Runner:
             watermark, finished = snapshot
             text = ""
             if finished is not NOTHING:
-                text = metadata.encode(watermark, finished, self._timing.map_limit).text
+                text = metadata.encode(watermark, finished, self._map_limit).text
             self._rooms[partition].measured(len(text))
             commits.append(Commit(*partition, watermark, text))
         if not commits:
             return []
         faults = await self._source.commit(commits)
+        self._apply_limit([len(c.metadata) for c in commits if isinstance(faults.get(c[:2]), LongMetadata)])
         for partition, message in faults.items():
             if partition in self._trackers:
                 # The tracker assumes that the snapshot was committed. Without this, a partition in which nothing more
@@ -387,6 +402,14 @@ class Runner:
         # Do not repeat a commit that cannot succeed (the member was expelled, the topic is gone): that would only use
         # up the drain's time.
         return [partition for partition, fault in faults.items() if not isinstance(fault, FinalFault)]
+
+    def _apply_limit(self, refused: Sequence[int]) -> None:
+        """Write shorter maps where the coordinator refused some of these lengths."""
+        # `offset.metadata.max.bytes` may be below Kafka's default. Kafka does not say what it takes, so half is tried.
+        if refused:
+            self._map_limit = max(1, min(self._map_limit, *refused) // 2)
+            for room in self._rooms.values():
+                room.limit_to(self._map_limit)
 
     async def _commit_last(self, partitions: Sequence[TopicPartition], deadline: float) -> None:
         """Commit revoked partitions; repeat a failed commit until `deadline`, because no other member can make it.

@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 from collections import ChainMap
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,8 @@ from connector.codec.schemas import Schema, known_schemas, load_contracts, own_s
 from connector.config.loader import Loaded, RegistrySettings, ServerSettings, Settings, secret_values
 from connector.dead_letters.writer import DeadLetterWriter
 from connector.delivery.transport import HttpTransport
-from connector.errors import ConfigurationError, ConnectorError
+from connector.errors import ConfigurationError, ConnectorError, FatalError
+from connector.kafka.client import session_seconds
 from connector.kafka.consumer import KafkaSource
 from connector.kafka.groups import Groups
 from connector.kafka.membership import GroupMembership
@@ -36,7 +37,7 @@ from connector.kafka.topics import TopicCheck, TopicReport
 from connector.routing.compiler import passed_on, reads_keys
 from connector.runtime.checks import check_routes, open_registry, own_topics
 from connector.runtime.events import write_events
-from connector.runtime.handover import take_over
+from connector.runtime.handover import OtherSideRuns, give_back, other_side, take_over
 from connector.runtime.http import Server
 from connector.runtime.member import Member
 from connector.runtime.pipeline import QUEUE_SHARE, Edges, build
@@ -55,8 +56,6 @@ log = structlog.get_logger()
 
 GC_THRESHOLD: Final = 20_000
 """Net new objects before a collection of the youngest generation; Python's default is 700."""
-SESSION_MS: Final = 45_000
-"""The session time-out of Kafka's clients and, under KIP-848, of its brokers."""
 STOP_MARGIN: Final = 5.0
 """Seconds beyond `limits.drain_timeout` after which a stopping process has ended."""
 _LAST_RESORT: Final = 1.0
@@ -145,7 +144,7 @@ def _member(group: str, settings: Settings, clock: Clock) -> Member:
         group,
         clock,
         settings.limits.drain_timeout,
-        session_timeout=float(settings.kafka.client.get("session.timeout.ms", SESSION_MS)) / 1000,
+        session_timeout=session_seconds(settings.kafka),
         writes_events=settings.console.events_topic is not None,
     )
 
@@ -205,7 +204,7 @@ async def _run(
     avro = _avro(configuration, own, passed_on(base, kinds), clock, trouble)
     dead_letters = _dead_letters(base, producer, metrics, clock)
     receipts = _receipts(base, avro, producer, group, metrics, clock)
-    source, tracer = _source(base, group, clock), _tracer(base)
+    source, tracer = _source(base, group, clock, partial(_other_side, base, destination, clock)), _tracer(base)
     # The counts that the consumer refreshes come first: partitions may be added while the member runs.
     counts = ChainMap(source.counts, dict(report.partitions))
     edges = Edges(
@@ -233,6 +232,11 @@ async def _run(
     try:
         async with _background(configuration, group, source, counts, member, metrics, producer, stop):
             await pipeline.run(stop)
+    except OtherSideRuns:
+        # This member has delivered nothing, and its group's offsets are no newer than the other side's.
+        async with Groups(base.kafka) as groups:
+            await give_back(groups, base, destination)
+        raise
     finally:
         # Receipts first: they need the producer, and no outcome waits for them.
         if receipts is not None:
@@ -355,7 +359,14 @@ def _receipts(
     return ReceiptWriter(encoder, producer, topic, group, metrics=metrics, clock=clock)
 
 
-def _source(settings: Settings, group: str, clock: Clock) -> KafkaSource:
+async def _other_side(settings: Settings, destination: str | None, clock: Clock) -> OtherSideRuns | None:
+    async with Groups(settings.kafka) as groups:
+        return await other_side(groups, settings, destination, clock)
+
+
+def _source(
+    settings: Settings, group: str, clock: Clock, why_not_begin: Callable[[], Awaitable[FatalError | None]]
+) -> KafkaSource:
     return KafkaSource(
         settings.kafka,
         topics=[*settings.kafka.topics, settings.replay_topic],
@@ -363,6 +374,7 @@ def _source(settings: Settings, group: str, clock: Clock) -> KafkaSource:
         group_id=group,
         queue_bytes=settings.limits.buffer // QUEUE_SHARE,
         clock=clock,
+        why_not_begin=why_not_begin,
     )
 
 

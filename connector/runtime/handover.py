@@ -9,6 +9,10 @@ has delivered: otherwise the second split, or the way back, delivers it again. S
 - An own group that is not marked is the newer side. Its offsets are used as they are, so `connector offsets reset` of
   the group that runs is respected.
 - While the other side has members nothing starts: both would deliver every record.
+
+Both sides may start in the same moment, as two deployments do on a machine that restarts. Neither sees the other one
+then. So each looks again when its group counts it as a member, and before it reads anything. One of them has to see the
+other. The run of one destination ends, and the combined one waits for that.
 """
 
 from __future__ import annotations
@@ -21,8 +25,8 @@ import structlog
 
 from connector.clock import Clock
 from connector.config.loader import Settings
-from connector.errors import StartupError
-from connector.kafka.client import start_of
+from connector.errors import FatalError, StartupError
+from connector.kafka.client import session_seconds, start_of
 from connector.kafka.groups import Groups
 from connector.pipeline import offset_map as metadata
 from connector.pipeline.offset_map import FinishedMap, Runs
@@ -31,12 +35,16 @@ from connector.records import Commit, TopicPartition
 HANDED_OVER: Final = "connector:handed-over"
 """The metadata of an own group's offsets that the combined group has taken over."""
 LEAVE_SECONDS: Final = 10.0
-"""How long, beyond `limits.drain_timeout`, members of the other side may take to leave."""
+"""How long, beyond `limits.drain_timeout` or the session's time-out, members of the other side may take to leave."""
 _PAUSE: Final = 1.0
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
+
+
+class OtherSideRuns(FatalError):
+    """Both sides have started at once: this one must not deliver anything."""
 
 
 async def take_over(groups: Groups, settings: Settings, destination: str | None, clock: Clock) -> None:
@@ -47,6 +55,33 @@ async def take_over(groups: Groups, settings: Settings, destination: str | None,
         await _split(groups, settings, destination, clock)
 
 
+async def other_side(groups: Groups, settings: Settings, destination: str | None, clock: Clock) -> OtherSideRuns | None:
+    """Return why a member must not begin although it has joined its group: the other side has members as well."""
+    base = settings.kafka.group_id
+    others = [f"{base}.{name}" for name in settings.destinations] if destination is None else [base]
+    # Only one side ends where both see each other.
+    patience = LEAVE_SECONDS if destination is None else 0.0
+    try:
+        await _until_left(groups, others, clock, clock.now() + patience)
+    except OtherSideRuns as error:
+        return error
+    except StartupError as error:
+        # It could be read when this member started.
+        log.warning("offsets.waiting", group=base, message=f"it is not known whether the other side runs: {error}")
+    return None
+
+
+async def give_back(groups: Groups, settings: Settings, destination: str | None) -> None:
+    """Mark an own group's offsets as handed over: its member ended before it delivered anything."""
+    if destination is None:
+        return
+    group = f"{settings.kafka.group_id}.{destination}"
+    commits = [commit for commit in await groups.committed(group) if not _is_handed_over(commit)]
+    # The last of several members does it.
+    if commits:
+        await _commit(groups, group, [commit._replace(metadata=HANDED_OVER) for commit in commits])
+
+
 async def _split(groups: Groups, settings: Settings, destination: str, clock: Clock) -> None:
     """Begin a destination's own group with the combined group's offsets, unless it is the newer side.
 
@@ -54,7 +89,7 @@ async def _split(groups: Groups, settings: Settings, destination: str, clock: Cl
     """
     base = settings.kafka.group_id
     group = f"{base}.{destination}"
-    await _until_left(groups, [base], settings, clock)
+    await _until_left(groups, [base], clock, clock.now() + _patience(settings))
     own = {(commit.topic, commit.partition): commit for commit in await groups.committed(group)}
     # Unmarked offsets are newer. A union of both sides would undo an operator's reset of either.
     if own and not any(_is_handed_over(commit) for commit in own.values()):
@@ -83,7 +118,7 @@ async def _join(groups: Groups, settings: Settings, clock: Clock) -> None:
     base = settings.kafka.group_id
     own = {name: f"{base}.{name}" for name in settings.destinations}
     # Wait also for groups that have committed nothing yet. Only afterwards are their last commits known.
-    await _until_left(groups, [*own.values()], settings, clock)
+    await _until_left(groups, [*own.values()], clock, clock.now() + _patience(settings))
     # A client without the right to describe an own group takes nothing over from it, and starts all the same.
     found = await asyncio.gather(*(_if_allowed(groups.committed(group), []) for group in own.values()))
     alone = {
@@ -166,17 +201,26 @@ def finished_of(commit: Commit) -> FinishedMap:
         return FinishedMap()
 
 
-async def _until_left(groups: Groups, others: Sequence[str], settings: Settings, clock: Clock) -> None:
-    """Return once none of these groups has members. Raises `StartupError` if one still has some after a drain."""
-    deadline = clock.now() + settings.limits.drain_timeout + LEAVE_SECONDS
+def _patience(settings: Settings) -> float:
+    """Return the seconds within which members that were stopped or killed have left."""
+    return max(settings.limits.drain_timeout, session_seconds(settings.kafka)) + LEAVE_SECONDS
+
+
+async def _until_left(groups: Groups, others: Sequence[str], clock: Clock, deadline: float) -> None:
+    """Return once none of these groups has members. Raises `OtherSideRuns` if one still has some at the deadline."""
     for group in others:
+        logged = False
         while await _if_allowed(groups.members(group), 0):
             if clock.now() >= deadline:
-                raise StartupError(
+                raise OtherSideRuns(
                     f"group {group} has running members. A run of all destinations and a run of one (--destination) "
                     f"would both deliver every record; stop the members of {group} first"
                 )
-            log.warning("offsets.waiting", group=group, message="the other side still has members; waiting for them")
+            if not logged:
+                log.warning(
+                    "offsets.waiting", group=group, message="the other side still has members; waiting for them"
+                )
+            logged = True
             await clock.sleep(_PAUSE)
 
 

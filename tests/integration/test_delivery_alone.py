@@ -10,7 +10,8 @@ from confluent_kafka import Consumer, TopicPartition
 from connector.testing.faults import Fault
 from tests.integration.accounts import Accounts, Writer, accounts, contract, mytracker
 from tests.integration.events import FIRST_CUID, Message, good
-from tests.integration.job import Job, Member
+from tests.integration.job import Job, Member, wait_for
+from tests.integration.load import runs
 
 COUNT: Final = 600
 RETRY: Final = {"retry": {"initial": "100ms", "max": "500ms"}}
@@ -181,3 +182,26 @@ def test_all_wait_for_one_that_has_read_nothing_and_a_stop_ends_the_wait(job: Jo
         until_done(job, combined, job.group)
         assert combined.stop() == 0
         assert vendors["jiguang"].cuids == dict.fromkeys((FIRST_CUID + number for number in range(100)), 1)
+
+
+@pytest.mark.promise("P3")
+@pytest.mark.timeout(180)
+def test_of_two_sides_that_start_at_once_one_delivers(job: Job) -> None:
+    """Both deployments start with the machine, and neither sees the other one yet: each event is delivered once.
+
+    Kills: two runs that found no members of each other when they started, and deliver everything twice from then on.
+    """
+    with accounts(*VENDORS) as vendors:
+        given = settings(job, vendors, start="earliest")
+        given["limits"] = {"drain_timeout": "3s"}
+        for destination in given["destinations"].values():
+            destination["timeout"] = "1s"
+        job.produce(good(range(300)))
+        sides = [job.start(given), job.start(given, "--destination", "jiguang")]
+        wait_for(lambda: not all(runs(side) for side in sides), "the end of one of them", 90)
+        (ended, runner), group = (sides if not runs(sides[0]) else sides[::-1]), job.group
+        assert ended.exit_code() == 1
+        assert "stop the members of" in ended.text
+        until_done(job, runner, group if runner is sides[0] else f"{group}.jiguang")
+        assert runner.stop() == 0
+        assert vendors["jiguang"].cuids == dict.fromkeys((FIRST_CUID + number for number in range(300)), 1)

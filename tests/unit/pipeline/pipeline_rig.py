@@ -15,7 +15,17 @@ from connector.pipeline.intake import Decoded, Intake, Services
 from connector.pipeline.rereading import Rereader
 from connector.pipeline.runner import Runner, Timing
 from connector.pipeline.storms import Storms, TopicStorms
-from connector.records import Assigned, Commit, DeadLetter, Event, Position, RebalanceListener, Record, TopicPartition
+from connector.records import (
+    Assigned,
+    Commit,
+    DeadLetter,
+    Event,
+    LongMetadata,
+    Position,
+    RebalanceListener,
+    Record,
+    TopicPartition,
+)
 from connector.routing.table import Plan, Routed, RouteTable, Skipped
 from connector.telemetry.metrics import Metrics
 from connector.testing.loop import LoopClock
@@ -193,6 +203,8 @@ class ModelSource:
         self.committed: dict[TopicPartition, tuple[int, str]] = {}
         self.commits: list[Commit] = []
         self.failing: set[TopicPartition] = set()
+        self.longest = 4096
+        """The longest metadata that the coordinator takes."""
         self.position: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
         self.events: list[str] = []
@@ -271,6 +283,9 @@ class ModelSource:
             if partition in self.failing:
                 faults[partition] = "not now"
                 continue
+            if len(one.metadata) > self.longest:
+                faults[partition] = LongMetadata("OFFSET_METADATA_TOO_LARGE")
+                continue
             assert partition in self.position, "a commit for a partition that is somebody else's"
             assert one.offset >= self.committed.get(partition, (0, ""))[0], "a commit went backwards"
             self.commits.append(one)
@@ -310,6 +325,7 @@ class ModelSource:
         """Leave: what is still assigned is revoked."""
         if self.position:
             await self.listener.on_revoke(list(self.position))
+        self.paused.clear()
         self.closed = True
 
 

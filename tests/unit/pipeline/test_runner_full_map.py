@@ -31,3 +31,36 @@ async def test_a_full_map_that_was_taken_over_is_read_out() -> None:
         await rig.clock.sleep(5)
         source.log["t", 0].append(record(40_000))
         await rig.until(lambda: source.committed["t", 0] == (40_001, ""))
+
+
+@pytest.mark.promise("P3")
+@played
+async def test_a_coordinator_that_takes_less_metadata_gets_shorter_maps() -> None:
+    """With `offset.metadata.max.bytes` below Kafka's default a map is cut until it passes, and less is read ahead.
+
+    So what is finished is committed, and a stop is no longer than usual. Kills: a commit that is refused for its length
+    and tried again as it is: a clean stop uses up its time for it, and everything finished is sent again.
+    """
+    rig, random = PipelineRig(names="de", latency=0.0), Random(5)
+    source, slow = rig.source, rig.to["e"]
+    slow.latency = None
+    source.longest = 1000
+
+    def scattered() -> list[bytes]:
+        return [b"e" if random.random() < 0.3 else b"d" for _ in range(9_000)]
+
+    source.produce(*scattered())
+    async with rig.running():
+        await rig.until(lambda: source.committed.get(("t", 0), (0, ""))[1])
+        assert 100 < len(source.committed["t", 0][1]) <= source.longest
+        assert rig.metrics.total(rig.metrics.commits) - len(source.commits) <= 3
+        slow.send()
+        await rig.until(lambda: source.committed["t", 0] == (9_000, ""))
+        source.produce(*scattered())
+        await rig.until(lambda: source.paused)
+        stopped = rig.clock.now()
+    assert rig.clock.now() - stopped < 5
+    again = PipelineRig(source, names="de", latency=0.0)
+    async with again.running():
+        await again.until(lambda: source.committed["t", 0] == (18_000, ""))
+    assert not {*rig.to["d"].done, *slow.done} & {*again.to["d"].done, *again.to["e"].done}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from random import Random
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
@@ -16,7 +18,7 @@ from connector.pipeline import offset_map
 from connector.pipeline.offset_map import FinishedMap
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.records import Commit, TopicPartition
-from connector.runtime.handover import HANDED_OVER, take_over
+from connector.runtime.handover import HANDED_OVER, OtherSideRuns, give_back, other_side, take_over
 from connector.testing.loop import LoopClock, run_virtual
 from tests.unit.delivery.delivery_rig import played
 
@@ -78,7 +80,7 @@ class ModelGroups:
 
 def configured(*names: str, start: str | int = "earliest") -> Settings:
     """Return what `take_over` reads of a configuration with these destinations."""
-    kafka = SimpleNamespace(group_id="g", start=start)
+    kafka = SimpleNamespace(group_id="g", start=start, client={})
     settings = SimpleNamespace(
         kafka=kafka,
         limits=SimpleNamespace(drain_timeout=5.0),
@@ -176,8 +178,102 @@ async def test_all_destinations_do_not_start_beside_one_that_has_committed_nothi
     """
     groups = ModelGroups()
     groups.stays.add("g.b")
-    with pytest.raises(StartupError, match=r"group g\.b has running members"):
+    with pytest.raises(OtherSideRuns, match=r"group g\.b has running members"):
         await take_over(cast("Any", groups), configured("a", "b"), None, LoopClock())
+
+
+@pytest.mark.promise("P3")
+@pytest.mark.parametrize("session", [45, 120])
+def test_a_member_that_was_killed_is_waited_for(session: int) -> None:
+    """Kafka counts a killed member, and a static one that has stopped, until its session ends: the other side waits.
+
+    Kills: a start that is refused because members of the other side run, while none does.
+    """
+
+    async def play() -> None:
+        groups, settings, clock = ModelGroups(), configured("a"), LoopClock()
+        settings.kafka.client["session.timeout.ms"] = 1000 * session
+        groups.stays.add("g.a")
+        starting = asyncio.create_task(take_over(cast("Any", groups), settings, None, clock))
+        await clock.sleep(session)
+        groups.stays.clear()
+        await starting
+
+    run_virtual(play())
+
+
+class RacingGroups(ModelGroups):
+    """Groups whose coordinator takes a drawn time for each answer, and refuses offsets of a group with members."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__()
+        self._random = random
+
+    async def members(self, group: str) -> int:
+        """Return how many members a group has."""
+        await self.take_time()
+        return await super().members(group)
+
+    async def committed(self, group: str) -> list[Commit]:
+        """Return a group's commit."""
+        await self.take_time()
+        return await super().committed(group)
+
+    async def commit(self, group: str, commits: Sequence[Commit]) -> None:
+        """Set a group's offsets."""
+        await self.take_time()
+        if group in self.stays:
+            raise StartupError("NON_EMPTY_GROUP")
+        for commit in commits:
+            self.commits[group] = commit
+
+    async def take_time(self) -> None:
+        """Wait."""
+        await asyncio.sleep(self._random.choice([0.0, 0.01, 0.1, 1.0]))
+
+
+@pytest.mark.promise("P3")
+@given(st.integers(), st.sampled_from([None, 4]), st.sampled_from([None, HANDED_OVER, ""]))
+def test_of_two_sides_that_start_at_once_one_delivers(seed: int, combined: int | None, alone: str | None) -> None:
+    """Neither sees the other when it starts. One ends before it has delivered anything, and forgets what it took over.
+
+    So the other side's progress counts at the next start of either. Kills: looking for members only before joining;
+    offsets of a run that never began, from which a later one delivers again.
+    """
+
+    async def play() -> None:
+        random = Random(seed)
+        groups, settings, clock = RacingGroups(random), configured("a"), LoopClock()
+        # Otherwise a run of one destination has nothing to begin with, and ends.
+        groups.commits["g"] = Commit(*PARTITION, combined or 0, "")
+        if alone is not None:
+            groups.commits["g.a"] = Commit(*PARTITION, 2, alone)
+
+        async def side(destination: str | None) -> str | None:
+            group = "g" if destination is None else f"g.{destination}"
+            try:
+                await take_over(cast("Any", groups), settings, destination, clock)
+            except (OtherSideRuns, StartupError):
+                return None
+            await groups.take_time()
+            groups.stays.add(group)
+            await groups.take_time()
+            if await other_side(cast("Any", groups), settings, destination, clock) is None:
+                return group
+            groups.stays.discard(group)
+            await give_back(cast("Any", groups), settings, destination)
+            return None
+
+        (runs,) = [group for group in await asyncio.gather(side(None), side("a")) if group is not None]
+        groups.stays.clear()
+        groups.commits[runs] = Commit(*PARTITION, 9, "")
+        for destination, group in ((None, "g"), ("a", "g.a")):
+            later = groups.commits.copy()
+            await take_over(cast("Any", groups), settings, destination, clock)
+            assert groups.commits[group].offset == 9
+            groups.commits = later
+
+    run_virtual(play())
 
 
 @played
