@@ -158,10 +158,9 @@ class Outcomes:
         lasts = destination.holds.lasts(probe)
         judged = len(batch.deliveries) == 1 and self._judges(batch, verdict)
         if not judged and (lasts or (probe and not verdict.documented)):
-            # A probe only tries whether the hold can end: its records go back, and the next one takes others. Where it
-            # ended a hold by a code that is not understood, the records themselves are in doubt from now on.
-            if len(batch.deliveries) == 1:
-                destination.evidence.refused_alone(batch.deliveries[0])
+            # A probe only tries whether the hold can end: its one record goes back, and the next takes another. Where
+            # it ended a hold by a code that is not understood, the records themselves are in doubt from now on.
+            destination.evidence.refused_alone(batch.deliveries[0])
             self._put_back(batch)
             if not lasts:
                 self._doubt(verdict, DESTINATION if any(hold.scope == DESTINATION for hold in probe) else batch.group)
