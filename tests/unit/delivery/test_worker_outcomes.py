@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -458,22 +456,3 @@ def test_an_answer_for_a_partition_that_has_left_changes_nothing(reply: Reply) -
             assert rig.worker.condition().state is DestinationState.FLOWING
 
     run_virtual(play())
-
-
-@played
-async def test_a_limit_that_is_refused_again_after_it_grew_is_tried_less_often() -> None:
-    """A vendor that takes five records and no more refuses fewer and fewer requests of a backlog.
-
-    Kills: one refused request for each raise, for ever.
-    """
-    rig = Rig(lambda call: Reply(413) if len(call.numbers) > 5 else OK, batch={"records": 20}, max_in_flight=1)
-    async with rig.running():
-        for first in range(0, 1_200, 10):
-            rig.offer(range(first, first + 10))
-            await rig.clock.sleep(60)
-        await rig.done()
-    calls = zip(rig.transport.calls, rig.transport.replies, strict=True)
-    refused = [call.at for call, reply in calls if reply is not OK]
-    gaps = [later - earlier for earlier, later in pairwise(refused) if later - earlier > 60]
-    assert gaps == sorted(gaps)
-    assert gaps[-1] > 3 * gaps[0]
