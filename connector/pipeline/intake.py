@@ -476,13 +476,12 @@ class Intake:
         for record, outcome in zip(records, outcomes, strict=True):
             if isinstance(outcome, SchemaUnavailable):
                 self._resolve(outcome.key)
-                self._park(record)
                 parked = True
-            elif parked:
+            if parked:
                 self._park(record)
             elif isinstance(outcome, Event):
                 decoded.append((record, outcome))
-            else:
+            elif isinstance(outcome, Refusal):
                 self._refuse(record, tracker, outcome)
         return decoded
 

@@ -1,14 +1,18 @@
-"""The token bucket: no second over the limit, nearly all of it used, shares handed over safely."""
+"""The token bucket and learned limits: no second over the limit, nearly all of it used, shares handed over safely."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.delivery.pacing import TokenBucket
+from connector.delivery.pacing import LearnedLimits, TokenBucket
+from connector.pipeline.batching import Batch
+from connector.vendors.base import Limits
+from tests.unit.delivery.delivery_rig import Rig, played
 
 LIMITS = st.sampled_from([1, 2, 3, 5, 10, 25, 40, 99, 100, 101, 500])
 
@@ -107,3 +111,24 @@ def test_a_vendors_wish_is_kept() -> None:
     bucket.wait_until(20.0)
     assert bucket.delay(10.0) == 40.0
     assert bucket.delay(60.0) == 0.0
+
+
+@played
+async def test_a_limit_that_is_refused_again_after_it_grew_is_tried_less_often() -> None:
+    """A vendor that takes five records and no more refuses fewer and fewer requests, and one an hour at the end.
+
+    Kills: one refused request for each raise, for ever.
+    """
+    deliveries = [Rig().delivery(0)] * 20
+    now = [0.0]
+    limits = LearnedLimits(lambda _group: Limits(20, 10**6, 2, 1), lambda: now[0])
+    refused = []
+    for second in range(0, 48 * 3600, 10):
+        now[0] = float(second)
+        size = limits.of("g").records
+        if size > 5:
+            refused.append(second)
+            limits.too_large(Batch("g", deliveries[:size]), "records")
+    grown = [later - earlier for earlier, later in pairwise(refused) if later > earlier]
+    assert grown == sorted(grown)
+    assert grown[-1] >= 3600 > 10 * grown[0]

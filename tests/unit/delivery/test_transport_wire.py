@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from connector.config.loader import HttpSettings
@@ -400,3 +401,12 @@ async def test_a_truncated_gzip_body_is_no_answer() -> None:
         error = await failure(made, post(server))
         assert error.unknown_outcome
         assert error.reason == f"the answer from 127.0.0.1:{server.port} broke off or cannot be unpacked"
+
+
+def test_nothing_is_written_on_a_connection_that_is_gone() -> None:
+    """A connection that broke before the request was written leaves no doubt: nothing of the body was begun."""
+    exchange = Exchange()
+    with pytest.raises(aiohttp.ClientConnectionResetError):
+        exchange.write(b"POST / HTTP/1.1\r\n\r\n", b"body")
+    exchange.abort()
+    assert not exchange.body_begun

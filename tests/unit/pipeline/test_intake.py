@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from connector.errors import ConnectorError
-from connector.records import DeadLetter, Event, Item
+from connector.pipeline.offsets import PartitionTracker, Phase
+from connector.records import DeadLetter, Event, Item, Record
 from connector.testing.loop import run_virtual
 from connector.vendors.base import VendorEvent
 from tests.unit.delivery.delivery_rig import ModelVendor, played
@@ -431,3 +432,37 @@ def test_a_storm_that_fills_a_partition_pauses_it_alone_and_says_so(ends_by: str
                 assert [one.map_used for one in rig.runner.status()] == [0.0, 0.0]
 
     played(play)()
+
+
+@played
+async def test_records_of_a_partition_that_has_left_are_not_taken() -> None:
+    """What a poll brings of a partition that is another member's by now is neither counted nor held.
+
+    Kills: a record delivered by two members, the second time uncommitted.
+    """
+    rig = PipelineRig()
+    leaving = PartitionTracker("t", 1, 0, ["d"])
+    leaving.phase = Phase.DRAINING
+    records = [Record("t", partition, 0, -1, None, b"d", ()) for partition in (0, 1)]
+    rig.intake.take(records, {("t", 1): leaving}.get)
+    assert leaving.position == 0
+    assert rig.budget.used == 0
+    assert rig.metrics.records_consumed.labels("t")._value.get() == 0
+    assert rig.intake.take_again(None, [(leaving, records[1])]) == []
+    assert rig.written == []
+
+
+@played
+async def test_what_a_storm_let_go_waits_while_the_buffer_is_full() -> None:
+    """After a release nothing is read again until there is room: the buffer's limit holds for it too."""
+    rig = PipelineRig(filled(*[b"broken"] * 100), storm=20)
+    async with rig.running():
+        await rig.until(lambda: rig.source.position.get(("t", 0)) == 100)
+        held = rig.budget.limit + 1
+        rig.budget.add(held)
+        rig.storms["t"].release()
+        before = len(rig.source.read_positions)
+        await rig.clock.sleep(60)
+        assert len(rig.source.read_positions) == before
+        rig.budget.release(held)
+        await rig.until(lambda: len(rig.written) == 100)
