@@ -12,7 +12,7 @@ from connector.testing import AcceptedEvent, Call, Reply, json_reply
 
 @dataclass(slots=True)
 class AcmeApi:
-    """One account at Acme. Its fields are the options of `connector simulate --set`."""
+    """One account at Acme. Its fields are the options of `--set`."""
 
     name = "acme"
 
