@@ -17,6 +17,9 @@ If such a record is accepted later, unchanged, the code was not about the record
 may have an old credential, or be busy, and answer half of all requests with it. The code is then contradicted: for ten
 minutes a record has to be refused alone with it many times in a row, so that chance is not the reason.
 
+A lone record that gets a 413 is also believed if it is refused again and larger than everything accepted since the
+first 413: its size is the reason.
+
 Denied access (401, 403) is treated alike. If a batch is denied again after others were sent to its endpoint and
 accepted, the credential is not the reason. Then the batch is isolated as if it were refused with an undocumented code.
 
@@ -83,6 +86,8 @@ class Evidence:
         self._renewed_at = _NEVER
         self._contradicted: Recent[tuple[Hashable, str], float] = Recent(_CODES)
         """By endpoint and code: when the record was sent that was accepted although this code had refused it before."""
+        self._largest: dict[Hashable, int] = {}
+        """By endpoint: bytes of the largest batch that was accepted since the first 413. No key: none came."""
 
     def renewed(self, now: float) -> None:
         """Note that other credentials are used from `now` on. Denials of the earlier ones blame no record."""
@@ -108,6 +113,8 @@ class Evidence:
         self.answered(batch)
         if self._denied:
             self._denied.pop(endpoint, None)
+        if endpoint in self._largest:
+            self._largest[endpoint] = max(self._largest[endpoint], _bytes_of(batch))
         delivery = batch.deliveries[0]
         # What was refused alone is sent alone.
         if delivery.refused_alone and delivery.refused is not None:
@@ -218,8 +225,16 @@ class Evidence:
                 delivery.refused = (code, now)
                 delivery.refused_alone = 0
 
-    def believes(self, batch: Batch) -> bool:
-        """Whether the refusal of a lone record by an undocumented code, already noted, can be believed."""
+    def too_large(self, batch: Batch) -> None:
+        """Note that a batch's bytes were refused as too many (413): from now on, what is accepted is compared."""
+        self._largest.setdefault(endpoint_of(batch.group), 0)
+
+    def believes(self, batch: Batch, *, too_large: bool = False) -> bool:
+        """Whether the refusal of a lone record by an undocumented code, already noted, can be believed.
+
+        If it is refused as `too_large`, a size above all that was accepted is evidence too. A later acceptance, which
+        may not come in a quiet topic, is not needed then.
+        """
         delivery = batch.deliveries[0]
         refused = delivery.refused
         if refused is None:
@@ -229,7 +244,12 @@ class Evidence:
         # The three steps of the theory: refused alone before (1), and since that moment (2) a request was sent that was
         # known to be accepted when this one went out (3).
         times = CONTRADICTED_TIMES - 1 if lately else 1
-        return delivery.refused_alone >= times and batch.vouched_at > refused[1]
+        proven = batch.vouched_at > refused[1] or (too_large and self._is_larger_than_accepted(batch))
+        return delivery.refused_alone >= times and proven
+
+    def _is_larger_than_accepted(self, batch: Batch) -> bool:
+        # Where nothing was accepted, as at a gateway that answers 413 to everything, its size explains nothing.
+        return 0 < self._largest.get(endpoint_of(batch.group), 0) < _bytes_of(batch)
 
     def believed(self) -> None:
         """Note that a refusal was believed: the code is about records, so the destination is not in doubt."""
@@ -253,6 +273,10 @@ class Evidence:
 
 FEW: Final = 2
 """Up to this many suspects of a first hint are each sent alone: that makes three parts, one request more than two."""
+
+
+def _bytes_of(batch: Batch) -> int:
+    return sum(len(delivery.item.body) for delivery in batch.deliveries)
 
 
 def halves(batch: Batch) -> list[Batch]:

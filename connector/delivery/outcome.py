@@ -189,7 +189,7 @@ class Outcomes:
         """
         if verdict.documented:
             return False
-        if self._destination.evidence.believes(batch):
+        if self._destination.evidence.believes(batch, too_large=isinstance(verdict, TooLarge)):
             self._destination.evidence.believed()
             return True
         return self._in_storm(batch, _cause_of(verdict), verdict.code)
@@ -280,8 +280,10 @@ class Outcomes:
 
     async def _too_large(self, batch: Batch, verdict: TooLarge, response: Response | None, probe: Probe) -> None:
         destination = self._destination
+        if verdict.limit == "bytes":
+            destination.evidence.too_large(batch)
         if len(batch.deliveries) == 1:
-            # A gateway may answer 413 for whatever it likes, so a lone record is judged as where it is refused.
+            # A gateway may answer 413 for any reason, so a lone record is judged as one that is refused.
             await self._refused(batch, verdict, response, probe)
             return
         weight, size = destination.limits.too_large(batch, verdict.limit)

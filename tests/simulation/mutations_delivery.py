@@ -135,9 +135,9 @@ DELIVERY: Final = (
     Mutant(
         "take for evidence what was accepted before",
         "connector/delivery/isolation.py",
-        "and batch.vouched_at > refused[1]\n",
-        "and self._accepted.total() > 0\n",
-        "tests/unit/delivery/test_blame.py::test_what_was_accepted_before_a_refusal_is_no_evidence",
+        "proven = batch.vouched_at > refused[1] or",
+        "proven = self._accepted.total() > 0 or",
+        "tests/unit/delivery/test_blame_evidence.py::test_what_was_accepted_before_a_refusal_is_no_evidence",
     ),
     Mutant(
         "send one request too many at once",
@@ -169,14 +169,21 @@ DELIVERY: Final = (
         "connector/delivery/outcome.py",
         "elif judged or verdict.documented:",
         "elif judged or verdict.documented or isinstance(verdict, TooLarge):",
-        "tests/unit/delivery/test_blame.py::test_a_gateway_that_calls_everything_too_large_drains_nothing",
+        "tests/unit/delivery/test_blame_evidence.py::test_a_gateway_that_calls_everything_too_large_drains_nothing",
+    ),
+    Mutant(
+        "let nothing but another acceptance prove that a record is too large",
+        "connector/delivery/isolation.py",
+        "        return 0 < self._largest.get",
+        "        return False and self._largest.get",
+        "tests/unit/delivery/test_blame_evidence.py::test_a_record_that_is_too_large_ends_in_a_quiet_topic",
     ),
     Mutant(
         "pause every request for a record's own quota",
         "connector/delivery/outcome.py",
         "        if not alone:\n            until",
         "        if until:\n            until",
-        "tests/unit/delivery/test_blame.py::test_records_with_a_quota_of_their_own_do_not_pause_the_others",
+        "tests/unit/delivery/test_blame_evidence.py::test_records_with_a_quota_of_their_own_do_not_pause_the_others",
     ),
     Mutant(
         "let failures outlast their hold",

@@ -11,8 +11,8 @@ UNUSUAL: Final = (
         "end the run over a record that cannot be decoded",
         "connector/pipeline/intake.py",
         "        except Exception as error:  # noqa: BLE001 - no content of a record may end a run\n"
-        "            # Which record it was",
-        "        except KeyError as error:\n            # Which record it was",
+        "            # It is unknown",
+        "        except KeyError as error:\n            # It is unknown",
     ),
     Mutant(
         "end the run over a record that cannot be prepared",
@@ -177,27 +177,27 @@ UNUSUAL: Final = (
         "connector/delivery/outcome.py",
         "        if not judged and (lasts",
         "        if (lasts",
-        "tests/unit/delivery/test_blame.py",
+        "tests/unit/delivery/test_blame_evidence.py",
     ),
     Mutant(
         "wait for evidence for each record of a storm",
         "connector/delivery/outcome.py",
         "        return self._in_storm(batch, _cause_of(verdict), verdict.code)",
         "        return False",
-        "tests/unit/delivery/test_blame.py",
+        "tests/unit/delivery/test_blame_evidence.py",
     ),
     Mutant(
         "take a storm's probe for a wrong credential",
         "connector/delivery/outcome.py",
         '            if blamed or self._in_storm(batch, "refused", verdict.code):',
         "            if blamed:",
-        "tests/unit/delivery/test_blame.py",
+        "tests/unit/delivery/test_blame_evidence.py",
     ),
     Mutant(
         "take a firewall that refuses many records for a wrong credential",
         "connector/delivery/isolation.py",
         "            self._walled.add(endpoint)",
         "            pass",
-        "tests/unit/delivery/test_blame.py",
+        "tests/unit/delivery/test_blame_evidence.py",
     ),
 )

@@ -381,3 +381,20 @@ def played(play: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     test.__name__ = play.__name__
     test.__doc__ = play.__doc__
     return test
+
+
+def failing(*bad: int, status: int = 500, **headers: str) -> Behave:
+    """Return a vendor that answers with a status to whatever holds one of these records."""
+    reply = Reply(status, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    return lambda call: reply if set(bad).intersection(call.numbers) else OK
+
+
+def key_of(number: int) -> bytes:
+    """Return one of 20 keys."""
+    return b"%d" % (number % 20)
+
+
+def undocumented(bad: set[int]) -> Behave:
+    """Return a vendor that refuses whatever holds one of these records by a code that no document has."""
+    refusal = Reply(400, {"code": "X", "documented": False})
+    return lambda call: refusal if bad.intersection(call.numbers) else OK
