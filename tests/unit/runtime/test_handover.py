@@ -183,6 +183,24 @@ async def test_all_destinations_do_not_start_beside_one_that_has_committed_nothi
 
 
 @pytest.mark.promise("P3")
+@played
+async def test_what_ran_alone_is_not_marked_while_the_combined_group_runs_without_it() -> None:
+    """Offsets of a group with members cannot be set: a member that joins it leaves the own group's progress as it is.
+
+    The combined group takes it over when it starts the next time. Kills: progress that is marked as handed over while
+    no one has it, so that all of it is delivered again.
+    """
+    groups = ModelGroups()
+    groups.commits = {"g": Commit(*PARTITION, 1, ""), "g.a": Commit(*PARTITION, 7, "")}
+    groups.stays.add("g")
+    await take_over(cast("Any", groups), configured("a"), None, LoopClock())
+    assert groups.commits["g.a"] == Commit(*PARTITION, 7, "")
+    groups.stays.clear()
+    await take_over(cast("Any", groups), configured("a"), None, LoopClock())
+    assert groups.commits["g"].offset == 7
+
+
+@pytest.mark.promise("P3")
 @pytest.mark.parametrize("session", [45, 120])
 def test_a_member_that_was_killed_is_waited_for(session: int) -> None:
     """Kafka counts a killed member, and a static one that has stopped, until its session ends: the other side waits.
