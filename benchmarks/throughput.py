@@ -1,14 +1,15 @@
-"""Measures the connector and a plain script: same records, same broker, same sink, one after the other.
+"""Measures the connector and its peers, a plain script and FastStream: one after the other, in the same surroundings.
 
-Real Kafka, Confluent's wire format, batches as large as the vendor accepts. Prints records per second, CPU seconds per
-million records and peak memory of each, and their ratios. Only ratios are meaningful: identical runs differ by up to
-20 %. Every result is appended to benchmarks/results.jsonl.
+They read the same records from the same broker and post to the same sink. Confluent's wire format, batches as large as
+the vendor accepts. Prints records per second, CPU seconds per million records and peak memory of each, and the ratios.
+Only ratios are meaningful: identical runs differ by up to 20 %. Every result is appended to benchmarks/results.jsonl.
 
     python -m benchmarks.throughput --records 300000 --partitions 4 --in-flight 64 --sink-delay 0 --order none
 
-Several values of --vendor, --sink-delay, --order and --processes are combined; `--all` combines all values. The script
-supports Jiguang only. `mapped` is Jiguang's events in another schema, which a route maps. JPush's records are queries
-of about 40 bytes, and the run includes writing the answers to the results topic.
+Several values of --vendor, --sink-delay, --order and --processes are combined; `--all` combines all values. The peers
+support Jiguang only. FastStream (`--systems script faststream connector`) has to be installed first. `mapped` is
+Jiguang's events in another schema, which a route maps. JPush's records are queries of about 40 bytes, and the run
+includes writing the answers to the results topic.
 `--growth 10000 10000000` compares the cost per record in a small and in a large run.
 """
 
@@ -30,7 +31,8 @@ from benchmarks.report import keep, table
 from benchmarks.surroundings import Result
 from benchmarks.workloads import EVERY
 
-SYSTEMS: Final = ("script", "connector")
+PEERS: Final = {"script": "benchmarks.plain_script", "faststream": "benchmarks.faststream_app"}
+SYSTEMS: Final = (*PEERS, "connector")
 DELAYS: Final = (0.0, 0.05)
 ORDERS: Final = ("none", "key")
 PROCESSES: Final = (1, 2)
@@ -64,9 +66,9 @@ def command(system: str, cell: Cell, group: str, url: str, to: Surroundings, in_
     """Return the command that starts a system."""
     workload = EVERY[cell.vendor]
     topic = topic_of(cell.vendor)
-    if system == "script":
+    if system in PEERS:
         where = [to.bootstrap, topic, to.schemas, url + SCRIPT_PATH]
-        return [sys.executable, "-m", "benchmarks.plain_script", *where, str(in_flight), group]
+        return [sys.executable, "-m", PEERS[system], *where, str(in_flight), group]
     file = to.folder / f"{group}.yaml"
     settings = {"max_in_flight": in_flight, "order": cell.order}
     text = surroundings.configuration(workload, topic, group, to.bootstrap, to.schemas, url, **settings)
@@ -79,7 +81,7 @@ def compare(cell: Cell, number: int, to: Surroundings, arguments: argparse.Names
     results = []
     with surroundings.sink(EVERY[cell.vendor].vendor, cell.sink_delay) as url:
         for system in arguments.systems:
-            if system == "script" and cell.vendor != "jiguang":
+            if system in PEERS and cell.vendor != "jiguang":
                 continue
             group = f"{system}-{number}"
             started = [command(system, cell, group, url, to, arguments.in_flight)] * cell.processes
@@ -92,7 +94,7 @@ def compare(cell: Cell, number: int, to: Surroundings, arguments: argparse.Names
 
 
 def show(cells: list[tuple[Cell, list[Result]]]) -> str:
-    """Return the table, with a line of ratios where both systems ran."""
+    """Return the table, with a line of ratios for each peer that the connector ran beside."""
     heads = ["vendor", "sink", "order", "processes", "system", "records/s", "CPU s/million", "peak RSS MB"]
     rows: list[list[str | float]] = []
     for cell, results in cells:
@@ -105,13 +107,13 @@ def show(cells: list[tuple[Cell, list[Result]]]) -> str:
             ]
             rows.append([*where, one.system, *measured, one.requests, one.exit_code, one.lag])
         by_name = {one.system: one for one in results}
-        if len(by_name) == len(SYSTEMS):
-            ours, theirs = by_name["connector"], by_name["script"]
+        for peer in PEERS.keys() & by_name.keys() if "connector" in by_name else ():
+            ours, theirs = by_name["connector"], by_name[peer]
             ratios = [
                 f"{getattr(ours, name) / getattr(theirs, name):.2f}"
                 for name in ("records_per_second", "cpu_seconds_per_million", "peak_rss_mb")
             ]
-            rows.append([*where, "ratio", *ratios, "", "", ""])
+            rows.append([*where, f"connector : {peer}", *ratios, "", "", ""])
     return table([*heads, "requests", "exit", "lag"], rows)
 
 
@@ -125,7 +127,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--sink-delay", nargs="+", type=float, default=[0.0], help="seconds until the sink answers")
     parser.add_argument("--order", nargs="+", choices=ORDERS, default=["none"], help="the connector's order")
     parser.add_argument("--processes", nargs="+", type=int, default=[1], help="processes in one group")
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=["script", "connector"])
     parser.add_argument("--all", action="store_true", help="every vendor, delay, order and number of processes")
     parser.add_argument("--growth", nargs=2, type=int, metavar=("SMALL", "LARGE"), help="compare two sizes instead")
     parser.add_argument("--seconds", type=float, default=300.0, help="time limit per system")
