@@ -46,6 +46,8 @@ from connector.vendors.base import DESTINATION, endpoint_of
 
 OUTAGE_AFTER: Final = 5
 """After this many failed batches without an acceptance in between, a destination is held as an outage."""
+OWN_QUOTA_AFTER: Final = 3
+"""After this many 429s for a record alone while others are accepted, its 429s no longer pause the others."""
 HALVE_AFTER: Final = 5
 """After this many failures a batch is halved to find the record that causes them."""
 DOUBT_AFTER: Final = 10
@@ -148,7 +150,14 @@ class Evidence:
         self._note_first(batch)
         passed = self.others_pass(batch)
         batch.failures += passed
+        if len(batch.deliveries) == 1:
+            batch.throttled_alone += passed
         return passed
+
+    def has_own_quota(self, batch: Batch) -> bool:
+        """Whether a record is throttled alone, again and again, while others are accepted."""
+        # Its other failures do not count: after an outage each of its records has failed often.
+        return batch.throttled_alone >= OWN_QUOTA_AFTER
 
     def fails_alone(self, batch: Batch) -> bool:
         """Whether a batch is one record that fails while others are accepted, so that only the record is in doubt."""

@@ -301,7 +301,7 @@ class Outcomes:
 
     async def _throttled(self, batch: Batch, verdict: Throttled, response: Response | None, probe: Probe) -> None:
         destination, until = self._destination, self._ports.clock.now()
-        others_pass, alone = destination.evidence.throttled(batch), destination.evidence.fails_alone(batch)
+        others_pass, alone = destination.evidence.throttled(batch), destination.evidence.has_own_quota(batch)
         # A record that is throttled alone, again and again, while others are accepted has a quota of its own, and waits
         # for that by itself. Ten of them that each pause all requests for a minute would stop the destination.
         if not alone:

@@ -77,8 +77,9 @@ class Batch:
     """Deliveries that are sent in one request, and their history of attempts.
 
     `attempts` counts all requests. `failures` counts the answers that said nothing about the records; `reason` is the
-    last one's. `asked` counts the answers that were not final, `denials` those that denied access. `accepted_before` is
-    how many records the vendor had accepted when the batch first failed or was throttled. Times are monotonic: `due`,
+    last one's. `asked` counts the answers that were not final, `denials` those that denied access, `throttled_alone`
+    the 429s of a batch of one while others were accepted, which its parts do not inherit. `accepted_before` is how many
+    records the vendor had accepted when the batch first failed or was throttled. Times are monotonic: `due`,
     `sent_at`, `first_sent_at`, `denied_at` (of the first denial) and `vouched_at`: at the last attempt, one request of
     the endpoint was known to be accepted, and this is when it was sent. Only `first_attempt` is epoch seconds.
     """
@@ -101,6 +102,7 @@ class Batch:
         "reason",
         "said",
         "sent_at",
+        "throttled_alone",
         "vouched_at",
     )
 
@@ -116,6 +118,7 @@ class Batch:
         self.vouched_at = float("-inf")
         self.first_attempt: float | None = None
         self.first_sent_at: float | None = None
+        self.throttled_alone = 0
         self.denials = 0
         self.denied_at: float | None = None
         self.accepted_before: int | None = None

@@ -179,6 +179,13 @@ DELIVERY: Final = (
         "tests/unit/delivery/test_blame_evidence.py::test_a_record_that_is_too_large_ends_in_a_quiet_topic",
     ),
     Mutant(
+        "take failures of other kinds for a quota",
+        "connector/delivery/isolation.py",
+        "        return batch.throttled_alone >= OWN_QUOTA_AFTER",
+        "        return self.fails_alone(batch)",
+        "tests/unit/delivery/test_isolation.py::test_failures_of_other_kinds_are_no_quota",
+    ),
+    Mutant(
         "pause every request for a record's own quota",
         "connector/delivery/outcome.py",
         "        if not alone:\n            until",

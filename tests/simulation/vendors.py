@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -12,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 import orjson
 
 from connector.config.loader import DestinationSettings
+from connector.delivery.isolation import OWN_QUOTA_AFTER
 from connector.errors import TransportError
 from connector.testing.faults import Call
 from connector.testing.jiguang import JiguangApi
@@ -220,6 +222,7 @@ class ModelTransport:
         self._source = source
         self._step = step
         self._quiet_until = 0.0
+        self._throttled_alone: Counter[int] = Counter()
         self._throttled = 0
         self._throttled_since = vendor.now()
         self.in_flight = 0
@@ -326,18 +329,21 @@ class ModelTransport:
                 one.answered = vendor.now()
                 if planned.first is None:
                     vendor.oracle.settled[self._source.name, vendor.name].append((at, None))
-        # A quota of one record's own, answered to it alone, is no wish about other requests.
-        self._judge_throttle(response, own=fault is None and len(meant) == 1)
+        self._judge_throttle(response, meant)
         if fault in (None, "blaming", "baffling"):
             vendor.oracle.judged[self._source.name, vendor.name].append(vendor.now())
         return response
 
-    def _judge_throttle(self, response: Response, *, own: bool) -> None:
+    def _judge_throttle(self, response: Response, meant: Meant) -> None:
         """Raise where a vendor that throttles everything is asked again and again, whatever it says of the wait."""
         vendor, now = self._vendor, self._vendor.now()
         if response.status != 429:
             self._throttled_since, self._throttled = now, 0
             return
+        if len(meant) == 1:
+            self._throttled_alone.update(meant)
+        # A record that was throttled alone as often as that may have a quota of its own, and no wish about others.
+        own = len(meant) == 1 and all(self._throttled_alone[serial] >= OWN_QUOTA_AFTER for serial in meant)
         if response.headers.get("retry-after") == f"{QUIET:g}" and not own:
             self._quiet_until = now + QUIET
         self._throttled += 1

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.delivery.isolation import CONTRADICTED_FOR, CONTRADICTED_TIMES, Evidence, halves, take_apart
+from connector.delivery.isolation import (
+    CONTRADICTED_FOR,
+    CONTRADICTED_TIMES,
+    HALVE_AFTER,
+    OWN_QUOTA_AFTER,
+    Evidence,
+    halves,
+    take_apart,
+)
 from connector.pipeline.batching import Batch, Delivery
 from connector.pipeline.offsets import PartitionTracker
 from connector.records import Item, Record
@@ -260,3 +268,20 @@ def test_a_contradicted_code_needs_more_refusals(code: str, group: str, later: f
     bad = batch([b"c"])
     bad.group = group
     assert [refused(bad, code) for _ in range(times)] == [False] * (times - 1) + [True]
+
+
+def test_failures_of_other_kinds_are_no_quota() -> None:
+    """A record that an outage made fail often is throttled with all others, until it is throttled alone often.
+
+    Kills: an account's 429 that pauses nothing because the record had failed before.
+    """
+    evidence, record, other = Evidence(), batch([b"a"]), batch([b"b"])
+    evidence.failed(record)
+    evidence.accepted(other, 1)
+    for _ in range(HALVE_AFTER):
+        evidence.failed(record)
+    found = []
+    for _ in range(OWN_QUOTA_AFTER):
+        assert evidence.throttled(record)
+        found.append(evidence.has_own_quota(record))
+    assert found == [False] * (OWN_QUOTA_AFTER - 1) + [True]
