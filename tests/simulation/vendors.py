@@ -341,7 +341,7 @@ class ModelTransport:
             self._throttled_since, self._throttled = now, 0
             return
         if len(meant) == 1:
-            self._throttled_alone.update(meant)
+            self._throttled_alone.update(meant.keys())
         # A record that was throttled alone as often as that may have a quota of its own, and no wish about others.
         own = len(meant) == 1 and all(self._throttled_alone[serial] >= OWN_QUOTA_AFTER for serial in meant)
         if response.headers.get("retry-after") == f"{QUIET:g}" and not own:
