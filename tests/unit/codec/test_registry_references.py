@@ -38,7 +38,7 @@ async def test_a_keys_schema_is_resolved_like_a_values() -> None:
 
 
 async def test_a_schema_that_no_record_waits_for_is_asked_for_no_more() -> None:
-    """What is abandoned is not asked again, and whoever still waits for it is cancelled; others go on.
+    """An abandoned question is not asked again, and those who wait for its answer are cancelled. Others continue.
 
     Kills: a registry that is asked for ever for the schema of a skipped record.
     """

@@ -11,15 +11,7 @@ from structlog.testing import capture_logs
 
 from connector.delivery.states import Cause, DestinationState
 from connector.testing.loop import run_virtual
-from tests.unit.delivery.delivery_rig import (
-    OK,
-    Call,
-    Reply,
-    Rig,
-    failing,
-    key_of,
-    played,
-)
+from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig, failing, key_of, played
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from structlog.testing import capture_logs
 
-from connector.delivery.states import Cause, DestinationState
+from connector.delivery.states import Cause
 from connector.delivery.worker import Worker
 from connector.records import Item
 from connector.testing.loop import run_virtual
@@ -27,8 +27,6 @@ from tests.unit.delivery.delivery_rig import (
 )
 
 pytestmark = pytest.mark.slow
-
-HELD = (DestinationState.HELD, DestinationState.PROBING)
 
 
 @pytest.mark.promise("P5")

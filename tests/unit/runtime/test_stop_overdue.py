@@ -97,7 +97,7 @@ def test_a_closed_terminal_stops_unless_nohup_ignores_it() -> None:
 
     Without one it stops nothing, and asks for a reload.
     """
-    # Whoever runs the tests may be behind nohup itself, and a process inherits what is ignored.
+    # The tests may run under nohup, and a process inherits ignored signals.
     plain = HEAD.replace("async def main", "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n\nasync def main")
     with_terminal = plain.replace("async def main", "signals._has_terminal = lambda: True\n\nasync def main")
     ignored = with_terminal.replace("SIG_DFL", "SIG_IGN")
