@@ -451,11 +451,13 @@ class Oracle:
 
     def judge_waiting(self, written_before: float) -> None:
         """Raise where a good record waits for a bad one that always fails, but for a record of its own key."""
+        # One whose acceptance no member has learned of is finished here, and is still sent there.
         poison = [
             (planned, name)
             for planned in self.plan.values()
             if planned.kind == "poison"
-            for name in self.unfinished(planned)
+            for name in planned.fates
+            if name in self.unfinished(planned) or (planned.serial, name) in self.unknown
         ]
         for planned in self.plan.values():
             if planned.kind not in ("good", "tracked") or planned.written >= written_before:
