@@ -152,9 +152,11 @@ class Outcomes:
 
     async def _refused(self, batch: Batch, verdict: _Refusal, response: Response | None, probe: Probe) -> None:
         destination = self._destination
-        destination.throttle.answered()
         destination.evidence.answered(batch)
-        if not verdict.documented:
+        if verdict.documented:
+            destination.throttle.answered()
+        else:
+            # A record that waits for evidence is refused again and again, which says nothing about the others' 429s.
             destination.evidence.refused(batch, verdict.code, self._ports.clock.now())
         # Checked after `apply`: a documented refusal has ended the hold by then, and the record is judged at once.
         lasts = destination.holds.lasts(probe)

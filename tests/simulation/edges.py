@@ -115,7 +115,7 @@ class ModelProducer:
 
     async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> object:
         """Store a dead letter."""
-        self._oracle.begins(self._source.name, headers)
+        self._oracle.begins(self._source, headers)
         if not self._step("letter"):
             await asyncio.Event().wait()
         await asyncio.sleep(self._random.choice((0.001, 0.05, 0.5, 2.0)))

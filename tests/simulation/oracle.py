@@ -60,7 +60,8 @@ class Oracle:
     """
     released: dict[tuple[str, str], float] = field(default_factory=dict)
     """By member and destination: when (epoch milliseconds) a storm was released first."""
-    failed: set[tuple[int, str, int]] = field(default_factory=set)
+    failed: set[tuple[int, str | None, int]] = field(default_factory=set)
+    """Dead letters that somebody has begun to write: record, destination and when it failed."""
     held: dict[str, dict[int, tuple[Planned, Epoch]]] = field(default_factory=lambda: defaultdict(dict))
     """By member: what it has read in the assignments that it still has."""
     faults: Counter[str] = field(default_factory=Counter)
@@ -105,12 +106,14 @@ class Oracle:
         """Judge that the vendor refuses a request now for the sake of a bad record in it."""
         settings = self.scenario.destinations[destination]
         self.refusals[epoch.number, planned.serial, destination, alone] += 1
+        # Probes wait for 75 % of `retry.max` at least once they have backed off.
+        waited = asyncio.get_running_loop().time() - epoch.began
+        probes = 0 if settings.storm == "off" else int(waited / (0.75 * settings.retry.max))
         most = settings.batch.records or settings.documented.records
-        bound = 1 + (most - 1).bit_length() + HINTED
+        # What a storm probes with may be read again beside new records, and is sent in one batch with them.
+        bound = 1 + (most - 1).bit_length() + HINTED + probes
         if alone:
-            # Probes wait for 75 % of `retry.max` at least once they have backed off.
-            probes = (asyncio.get_running_loop().time() - epoch.began) / (0.75 * settings.retry.max)
-            bound = 1 if settings.storm == "off" else MOST_PROBED + int(probes)
+            bound = 1 if settings.storm == "off" else MOST_PROBED + probes
         doubted = planned.kind in ("odd", "walled")
         count = self.refusals[epoch.number, planned.serial, destination, alone]
         if count > bound and not doubted:
@@ -261,15 +264,25 @@ class Oracle:
             if self._waits(other, destination) and not wished and (other.serial, destination) not in self.blamed:
                 self.fail(f"{what}: before {other.where}, which has the same key")
 
-    def begins(self, member: str, headers: Headers) -> None:
+    def begins(self, source: Epochs, headers: Headers) -> None:
         """Take note that a member begins to write a dead letter: it has decided."""
-        if (parsed := parse(headers)) is not None:
-            self.begun.add((self.plan[parsed.origin].serial, parsed.destination))
-            if parsed.replays or parsed.cause == "operator" or (parsed.origin, parsed.destination) in self.let_go:
-                return
-            for since in self.storms_since(member, parsed):
-                if parsed.failed_at > since * 1000 + 2:
-                    self.fail(f"a dead letter for {parsed.code} while its storm lasts: {parsed.origin}")
+        if (parsed := parse(headers)) is None:
+            return
+        planned = self.plan[parsed.origin]
+        self.begun.add((planned.serial, parsed.destination))
+        # One that Kafka does not take is written again, and counts once.
+        attempt = (planned.serial, parsed.destination, parsed.failed_at)
+        again = attempt in self.failed
+        self.failed.add(attempt)
+        judged = parsed.cause in ("invalid", "refused", "too_large", "internal")
+        if parsed.destination is not None and judged and not (parsed.replays or again):
+            failed = (source.clock.moment(parsed.failed_at / 1000) - START + WALL) * 1000
+            self.settled[source.name, parsed.destination].append((failed, f"{parsed.cause} {parsed.code}"))
+        if parsed.replays or parsed.cause == "operator" or (parsed.origin, parsed.destination) in self.let_go:
+            return
+        for since in self.storms_since(source.name, parsed):
+            if parsed.failed_at > since * 1000 + 2:
+                self.fail(f"a dead letter for {parsed.code} while its storm lasts: {parsed.origin}")
 
     def _waits(self, planned: Planned, destination: str) -> bool:
         """Whether a delivery waits for its outcome, also because no one can say yet what its refusal means."""
@@ -397,13 +410,6 @@ class Oracle:
                 innocent = False
             elif parsed.cause == "refused" and (planned.serial, parsed.destination) in self.blamed:
                 innocent = False
-            # A dead letter whose acknowledgement was lost is written twice and counts once.
-            again = (planned.serial, parsed.destination, parsed.failed_at) in self.failed
-            self.failed.add((planned.serial, parsed.destination, parsed.failed_at))
-            if planned.first is None and parsed.cause in ("invalid", "refused", "too_large", "internal") and not again:
-                failed = (source.clock.moment(parsed.failed_at / 1000) - START + WALL) * 1000
-                outcome = (failed, f"{parsed.cause} {parsed.code}")
-                self.settled[source.name, parsed.destination].append(outcome)
         if innocent:
             self.fail(f"{what} {parsed.code}: nothing is wrong with it ({parsed.message})")
 
@@ -479,8 +485,7 @@ class Oracle:
             counted = [(at, reason or "") for at, reason in outcomes if at < end]
             for refused in {reason for _, reason in counted if reason not in ("", OVER)}:
                 row: deque[str] = deque(maxlen=storm.records)
-                # Within a millisecond no one knows what came first: others, as far as this reason is concerned.
-                for at, reason in sorted(counted, key=lambda each: (each[0], each[1] == refused)):
+                for at, reason in counted:
                     if any(abs(at - other) < 2 for other in over):
                         row.clear()
                         continue

@@ -319,7 +319,9 @@ class ModelTransport:
         response = await self._answer(fault, reply)
         if not self._step("answered"):
             raise TransportError("dead", unknown_outcome=True)
-        if fault is None and reply is not None and reply.verdict == "refused":
+        # A batch with a record that gets a 403 is denied for that one's sake, several times before it is halved.
+        walled = any(planned.kind == "walled" for planned, _ in meant.values())
+        if fault is None and reply is not None and reply.verdict == "refused" and not walled:
             for planned, epoch in meant.values():
                 if planned.fates.get(vendor.name) == REFUSE:
                     vendor.oracle.refuses(planned, vendor.name, epoch, alone=len(meant) == 1)
