@@ -251,8 +251,12 @@ class Intake:
                 is_full = budget.used > budget.limit
                 if waiting and (is_full or partition in self.parked):
                     self.parked.setdefault(partition, deque()).extend(waiting)
-                    self.answered |= is_full
                     break
+            # Not one more record of each other partition: a hundred of them, each as large as Kafka allows, are memory
+            # too.
+            if is_full:
+                self.answered = True
+                break
 
     def _take_portion(self, waiting: deque[Record]) -> list[Record]:
         """Take out as many parked records as fit for all destinations, but at least one."""

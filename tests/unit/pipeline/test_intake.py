@@ -351,26 +351,35 @@ async def test_an_event_too_large_alone_is_refused_before_it_is_sent() -> None:
 
 
 @pytest.mark.promise("P12")
-@played
-async def test_parked_records_go_on_only_as_far_as_there_is_room() -> None:
+@pytest.mark.parametrize("partitions", [1, 30])
+def test_parked_records_go_on_only_as_far_as_there_is_room(partitions: int) -> None:
     """Records that fan out cost more once they are routed: they go on by portions, in order, and none stays behind.
 
-    Kills: letting all go at once when their schema is known, so that three destinations take three times the buffer.
+    Kills: letting all go at once when their schema is known, so that three destinations take three times the buffer;
+    one more record of each partition although the buffer is full.
     """
-    source = filled(*[b"schema:x:def"] * 300)
-    rig = PipelineRig(source, names="def", budget=400_000, latency=None)
-    async with rig.running():
-        await rig.until(lambda: rig.budget.used > 200_000)
-        rig.decoder.answer("x")
-        while source.committed.get(("t", 0), (0, ""))[0] < 300:
-            await rig.clock.sleep(0.1)
-            assert rig.budget.used < 405_000
-            for name in "def":
-                for one in rig.to[name].waiting[:5]:
-                    rig.to[name].waiting.remove(one)
-                    rig.to[name].fly(one, 0.01)
-    for name in "def":
-        assert [offset for _, offset in rig.to[name].taken] == list(range(300))
+
+    async def play() -> None:
+        source = ModelSource(partitions)
+        for partition in range(partitions):
+            source.produce(*[b"schema:x:def"] * (300 // partitions), partition=partition)
+        rig = PipelineRig(source, names="def", budget=400_000, latency=None)
+        async with rig.running(*range(partitions)):
+            await rig.until(lambda: rig.budget.used > 200_000)
+            rig.decoder.answer("x")
+            while sum(offset for offset, _ in source.committed.values()) < 300:
+                await rig.clock.sleep(0.1)
+                assert rig.budget.used < 405_000
+                for name in "def":
+                    for one in rig.to[name].waiting[:5]:
+                        rig.to[name].waiting.remove(one)
+                        rig.to[name].fly(one, 0.01)
+        for name in "def":
+            taken = rig.to[name].taken
+            for partition in range(partitions):
+                assert [offset for at, offset in taken if at == partition] == list(range(300 // partitions))
+
+    run_virtual(play())
 
 
 @pytest.mark.promise("P1")
