@@ -53,6 +53,8 @@ LARGEST_ITEM: Final = 1500
 """Bytes that no vendor's item of these records passes."""
 BAD_ALONE: Final = 300.0
 """Seconds in which all is finished that does not fail by itself or wait for its key; half of it for a late record."""
+ENOUGH: Final = 20
+"""While so many good records wait, and are accepted one after the other, no more are written."""
 LET_GO: Final = 120.0
 """Seconds after which nothing may be under way any more when everything is done."""
 
@@ -127,6 +129,7 @@ class World:
         self.ending = False
         self._vacant_since: float | None = None
         self._full_since: float | None = None
+        self._accepted = 0
         self._numbers = itertools.count()
         self.vendors = {
             name: ModelVendor(name, one, scenario, self.oracle, self.records, self.random, self.clock.now)
@@ -470,8 +473,7 @@ class World:
             if self.clock.now() > end:
                 self._stuck(left)
             if left or any(member.pipeline.budget.used for member in self.members):
-                for _ in range(2):
-                    self.workload.add(good=True)
+                self._feed()
         await self._let_go()
 
     async def _finish_good(self, judged_at: float) -> None:
@@ -481,11 +483,20 @@ class World:
             self._end_poison(judged_at)
             if self.clock.now() > end:
                 self._stuck(left)
-            for _ in range(2):
-                self.workload.add(good=True)
+            self._feed()
             await self._watch(5.0)
         if any(storms for member in self.members for _, storms in member.pipeline.holds.scopes()):
             self.oracle.saw("good records flowed through a storm")
+
+    def _feed(self) -> None:
+        """Write good records, unless many wait and some were accepted: then they are the evidence that others need.
+
+        A member that takes one at a time, slowly, would never be done.
+        """
+        before, self._accepted = self._accepted, sum(map(len, self.oracle.accepted.values()))
+        if self._accepted == before or len(self.oracle.left(good=True)) < ENOUGH:
+            for _ in range(2):
+                self.workload.add(good=True)
 
     async def _let_go(self) -> None:
         """Wait until no member holds a byte: what was lost may still be under way."""
