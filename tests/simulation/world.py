@@ -562,7 +562,9 @@ def run(seed: int, scenario: Scenario | None = None, begun: Callable[[World], No
         name = event.pop("event", "")
         if name == "storm.ended":
             destination, code = event.get("destination"), event["code"]
-            if destination != "tracker" and code != BLAMED:
+            # At the end what was refused with a 403 passes.
+            passes = code == BLAMED or (code == "http_403" and not any(one.poisonous for one in world.vendors.values()))
+            if destination != "tracker" and not passes:
                 world.oracle.broken = world.oracle.broken or f"a storm of {code} ended, and nothing refused so can pass"
             world.oracle.storm_is_over(MEMBER.get(), destination)
         world.note(f"{method} {name}", **event)
