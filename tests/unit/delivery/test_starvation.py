@@ -1,0 +1,44 @@
+"""The worker on virtual time: several kinds of bad records at once starve no good record."""
+
+from __future__ import annotations
+
+import pytest
+
+from connector.testing.loop import run_virtual
+from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig
+
+pytestmark = pytest.mark.slow
+
+
+def own_key(number: int) -> bytes:
+    """Return a key that no other record has."""
+    return b"%d" % number
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.promise("P17")
+@pytest.mark.parametrize(("order", "flight"), [("none", 1), ("none", 8), ("key", 1)])
+def test_a_record_refused_again_and_again_does_not_hide_that_a_batch_is_stuck(order: str, flight: int) -> None:
+    """A record in doubt is refused between the 429s of a batch: its good records are sent one by one nevertheless.
+
+    Kills: beginning to count pauses again at each refusal, after which the batch is sent whole for ever.
+    """
+
+    async def play() -> None:
+        def behave(call: Call) -> Reply:
+            if 1 in call.numbers:
+                return Reply(429, headers={"retry-after": "1"})
+            return Reply(400, {"code": "X", "documented": False}) if 0 in call.numbers else OK
+
+        # The record in doubt is sent at least every second time.
+        rig = Rig(behave, order=order, max_in_flight=flight, retry={"max": "4s"})
+        async with rig.running(all_done=False):
+            rig.offer([0], key=own_key)
+            await rig.clock.sleep(1)
+            rig.offer(range(1, 11), key=own_key)
+            await rig.until(lambda: sorted(rig.transport.accepted) == list(range(2, 11)), within=60)
+            await rig.until(lambda: rig.dead_letters.numbers == [0], within=60)
+            (record,) = rig.destination.waiting.records()
+            assert record.position.offset == 1
+
+    run_virtual(play())
