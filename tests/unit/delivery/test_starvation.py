@@ -42,3 +42,37 @@ def test_a_record_refused_again_and_again_does_not_hide_that_a_batch_is_stuck(or
             assert record.position.offset == 1
 
     run_virtual(play())
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.promise("P17")
+@pytest.mark.parametrize(("order", "flight"), [("none", 1), ("none", 8), ("key", 1)])
+@pytest.mark.parametrize("storm", [True, False])
+def test_documented_refusals_between_pauses_do_not_hide_that_a_batch_is_stuck(
+    storm: bool, order: str, flight: int
+) -> None:
+    """A storm's probes, or bad records that keep coming, are refused between the 429s of a batch with good records.
+
+    Kills: beginning to count pauses again at each documented refusal.
+    """
+
+    async def play() -> None:
+        def behave(call: Call) -> Reply:
+            if 0 in call.numbers:
+                return Reply(429, headers={"retry-after": "1"})
+            return Reply(400, {"code": "B1"}) if max(call.numbers) >= 100 else OK
+
+        guard = {"records": 10, "share": 0.5} if storm else "off"
+        rig = Rig(behave, order=order, max_in_flight=flight, storm=guard, retry={"max": "4s"})
+        async with rig.running(all_done=False):
+            if storm:
+                rig.offer(range(100, 150), key=own_key)
+                await rig.until(lambda: rig.set_aside == 45)
+            rig.offer(range(10), key=own_key, partition=1)
+            for number in range(200, 260):
+                if not storm:
+                    rig.offer([number], key=own_key)
+                await rig.clock.sleep(1)
+            assert sorted(rig.transport.accepted) == list(range(1, 10))
+
+    run_virtual(play())
