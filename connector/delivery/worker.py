@@ -248,7 +248,11 @@ class Worker:
 
     def _next(self, now: float) -> tuple[Batch | None, Lane, Probe]:
         """Return the next batch to send, its lane, and the holds that it probes."""
-        lanes, held = self._destination.lanes.all, self._destination.holds.active
+        lanes, holds = self._destination.lanes.all, self._destination.holds
+        held = holds.active
+        # Probes go first: otherwise a backlog of other groups would take every slot and token, and the hold would last.
+        if held and holds.any_due(now) and (found := self._next_probe(now))[0] is not None:
+            return found
         count = len(lanes)
         due = min([lane.due for lane in lanes]) <= now
         for step in range(count) if due else ():
@@ -257,7 +261,7 @@ class Worker:
             if lane.due <= now and (batch := lane.take(now, self._may_send if held else None)) is not None:
                 self._turn = index + 1
                 return batch, lane, ()
-        return self._next_probe(now) if held else (None, lanes[0], ())
+        return None, lanes[0], ()
 
     def _next_probe(self, now: float) -> tuple[Batch | None, Lane, Probe]:
         """Return the next record to probe with, its lane, and the holds that it probes."""

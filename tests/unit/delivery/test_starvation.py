@@ -76,3 +76,31 @@ def test_documented_refusals_between_pauses_do_not_hide_that_a_batch_is_stuck(
             assert sorted(rig.transport.accepted) == list(range(1, 10))
 
     run_virtual(play())
+
+
+@pytest.mark.promise("P6")
+@pytest.mark.parametrize(("order", "flight"), [("none", 1), ("none", 8), ("key", 1), ("key", 8)])
+def test_a_held_endpoint_is_probed_while_another_has_a_backlog(order: str, flight: int) -> None:
+    """A backlog for one endpoint does not keep another one held after its permission was fixed.
+
+    Kills: probing only when nothing else can be sent.
+    """
+
+    async def play() -> None:
+        rig = Rig(
+            lambda call: Reply(403) if call.group == "b" else OK,
+            order=order,
+            max_in_flight=flight,
+            requests_per_second=2,
+            batch={"records": 1},
+        )
+        async with rig.running(all_done=False):
+            rig.offer(range(4), group="b", key=lambda n: b"b%d" % n)
+            await rig.until(lambda: rig.destination.holds.get(scope="b"))
+            rig.offer(range(100, 500), group="a", key=own_key)
+            await rig.clock.sleep(60)
+            rig.transport.behave = lambda _call: OK
+            await rig.until(lambda: set(range(4)).issubset(rig.transport.accepted), within=90)
+            assert rig.unfinished
+
+    run_virtual(play())
