@@ -104,3 +104,39 @@ def test_a_held_endpoint_is_probed_while_another_has_a_backlog(order: str, fligh
             assert rig.unfinished
 
     run_virtual(play())
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("flight", [1, 4])
+def test_a_rare_group_is_sent_though_another_never_stops(flight: int, held: bool) -> None:
+    """The half-full batch of a rare group goes out by its age while a busy group fills batch after batch.
+
+    Kills: sending filling batches only once no full batch waits; comparing ages with a held group's batches.
+    """
+
+    async def play() -> None:
+        rig = Rig(
+            lambda call: Reply(403) if call.group == "held" else OK,
+            max_in_flight=flight,
+            batch={"records": 10},
+            requests_per_second=2,
+        )
+        busy = iter(range(1000, 10_000))
+        async with rig.running(all_done=False):
+            if held:
+                rig.offer(range(40), group="held", partition=1)
+                await rig.until(lambda: rig.destination.holds.get(scope="held"))
+            for second in range(60):
+                while rig.unfinished < 200:
+                    rig.offer([next(busy) for _ in range(10)], group="busy")
+                if second == 10:
+                    rig.offer(range(3), group="rare", partition=2)
+                await rig.clock.sleep(1)
+            (sent,) = [call for call in rig.transport.calls if call.group == "rare"]
+            assert sent.numbers == (0, 1, 2)
+            # What a busy group fills is not sent half-full for that.
+            sizes = [len(call.numbers) for call in rig.transport.calls if call.group == "busy"]
+            assert sizes.count(10) == len(sizes)
+
+    run_virtual(play())
