@@ -372,6 +372,10 @@ class Lanes:
         """Iterate over the lanes."""
         return iter(self.all)
 
+    def deliveries(self) -> Iterator[Delivery]:
+        """Iterate over everything that waits, in no particular order."""
+        return (delivery for lane in self.all for batch in lane.batches() for delivery in batch.deliveries)
+
     def offer(self, offer: Offer, now: float) -> None:
         """Add deliveries, each to its lane."""
         if not self.ordered:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from connector.testing.loop import run_virtual
-from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig
+from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig, refusing
 
 pytestmark = pytest.mark.slow
 
@@ -138,5 +138,59 @@ def test_a_rare_group_is_sent_though_another_never_stops(flight: int, held: bool
             # What a busy group fills is not sent half-full for that.
             sizes = [len(call.numbers) for call in rig.transport.calls if call.group == "busy"]
             assert sizes.count(10) == len(sizes)
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P6")
+@pytest.mark.parametrize("order", ["none", "key"])
+@pytest.mark.parametrize("status", [429, 500, 502])
+def test_a_storm_ends_though_its_probe_never_gets_a_result(status: int, order: str) -> None:
+    """A storm's probe that fails for a reason of its own is set aside again, and a later probe ends the storm.
+
+    Kills: waiting for the first probe for ever, while no other record can be the next one.
+    """
+
+    async def play() -> None:
+        rig = Rig(refusing(range(50)), order=order, max_in_flight=2, storm={"records": 10})
+        async with rig.running(all_done=False):
+            rig.offer(range(50), key=own_key)
+            await rig.until(lambda: rig.set_aside == 45)
+            first = rig.destination.storms.kept()[0].offset
+            rig.transport.behave = lambda call: Reply(status) if first in call.numbers else OK
+            await rig.until(lambda: len(rig.transport.accepted) == 44, within=240)
+            assert rig.set_aside == 0
+            rig.transport.behave = lambda _call: OK
+            await rig.done()
+        assert rig.budget.used == 0
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P6")
+@pytest.mark.promise("P11")
+def test_a_storm_ends_though_its_probe_waits_behind_a_later_record_of_its_key() -> None:
+    """With order a probe may come behind a record of its key that always fails: another probe ends the storm.
+
+    Kills: a probe that waits for ever in the lane of its key.
+    """
+
+    async def play() -> None:
+        rig = Rig(refusing(range(50)), order="key", max_in_flight=2, storm={"records": 10})
+        async with rig.running(all_done=False):
+            rig.offer(range(50), key=own_key)
+            await rig.until(lambda: rig.set_aside == 45)
+            first = rig.destination.storms.kept()[0].offset
+            rig.transport.behave = lambda call: Reply(500 if 50 in call.numbers else 400, {"code": "B1"})
+            rig.offer([50], key=lambda _n: own_key(first))
+            await rig.until(lambda: first not in {place.offset for place in rig.destination.storms.kept()})
+            await rig.clock.sleep(5)
+            assert rig.destination.lanes.apart
+            rig.transport.behave = lambda call: Reply(500) if 50 in call.numbers else OK
+            await rig.until(lambda: len(rig.transport.accepted) == 44, within=240)
+            rig.transport.behave = lambda _call: OK
+            await rig.done()
+        assert rig.sent_once()
+        assert rig.budget.used == 0
 
     run_virtual(play())
