@@ -295,6 +295,10 @@ class Lane:
 
     def _take_other(self, now: float, allowed: Allowed) -> Batch | None:
         batch = self._take_front(now, allowed) if self._front else None
+        if batch is None and self._ready and not self._ordered:
+            opened_at = next((batch.due for batch in self._ready if allowed is None or allowed(batch.group)), _NEVER)
+            # The filling batch of a rare group goes before what a busy group has filled since.
+            batch = self._take_open(now, allowed, opened_at)
         return batch or (self._take_ready(allowed) if self._ready else None) or self._take_open(now, allowed)
 
     def _take_waiting(self, now: float, allowed: Allowed) -> Batch | None:
@@ -319,12 +323,15 @@ class Lane:
                 return None
         return None
 
-    def _take_open(self, now: float, allowed: Allowed) -> Batch | None:
+    def _take_open(self, now: float, allowed: Allowed, before: float = _NEVER) -> Batch | None:
+        """Close a filling batch whose linger is over and that was opened `before` a moment, the oldest first."""
         if self._ordered and self._ready:
             return None
         for group, batch in self._open.items():
             # The same sum as in `wake_at`: with another rounding the worker would wake too early, or never.
-            if batch.opened_at + self.linger <= now and (allowed is None or allowed(group)):
+            if batch.opened_at + self.linger > now or batch.opened_at >= before:
+                return None
+            if allowed is None or allowed(group):
                 del self._open[group]
                 return batch.close("linger")
         return None
@@ -364,6 +371,10 @@ class Lanes:
     def __iter__(self) -> Iterator[Lane]:
         """Iterate over the lanes."""
         return iter(self.all)
+
+    def deliveries(self) -> Iterator[Delivery]:
+        """Iterate over everything that waits, in no particular order."""
+        return (delivery for lane in self.all for batch in lane.batches() for delivery in batch.deliveries)
 
     def offer(self, offer: Offer, now: float) -> None:
         """Add deliveries, each to its lane."""

@@ -110,7 +110,7 @@ class Outcomes:
     async def _accepted(self, batch: Batch, verdict: Accepted, response: Response | None, probe: Probe) -> None:
         destination = self._destination
         destination.evidence.accepted(batch, len(batch.deliveries) - len(verdict.again))
-        destination.throttle.answered()
+        destination.throttle.accepted()
         if not destination.storms.quiet:
             # Replayed records are outside the window.
             destination.storms.accepted([delivery.first_dedup_id for delivery in batch.deliveries].count(None))

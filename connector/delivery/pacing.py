@@ -130,7 +130,7 @@ class Backoff:
 
 
 STUCK_AFTER: Final = 5
-"""After this many pauses in a row, without a judged request in between, single records are tried."""
+"""After this many pauses in a row, without an acceptance in between, single records are tried."""
 
 
 class Throttle:
@@ -139,6 +139,8 @@ class Throttle:
     def __init__(self, backoff: Backoff) -> None:
         self._backoff = backoff
         self._count = 0
+        self._pauses = 0
+        """The pauses since the last acceptance."""
         self.until = float("-inf")
 
     def begin(self, now: float, wish: float | None) -> float:
@@ -149,6 +151,7 @@ class Throttle:
         # If 64 requests are in flight and all get a 429, that is one throttling, not 64.
         if now >= self.until:
             self._count += 1
+            self._pauses += 1
         until = now + self._backoff.wait(max(1, self._count), wish)
         self.until = max(self.until, until)
         return until
@@ -157,10 +160,17 @@ class Throttle:
         """Note that a request was judged: the back-off starts again from its first step at the next 429."""
         self._count = 0
 
+    def accepted(self) -> None:
+        """Note that a request was accepted, so that pauses help."""
+        self._count = self._pauses = 0
+
     @property
     def stuck(self) -> bool:
-        """Whether pauses do not help. One record may be the reason that its batch, and so each batch, is throttled."""
-        return self._count >= STUCK_AFTER
+        """Whether pauses do not help. One record may be the reason that its batch, and so each batch, is throttled.
+
+        Refusals do not change that: bad records may come, or be tried again, between the pauses for ever.
+        """
+        return self._pauses >= STUCK_AFTER
 
 
 RAISE_AFTER: Final = 60.0

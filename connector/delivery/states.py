@@ -335,6 +335,13 @@ class Holds:
         due = _due(probe)
         return due is not None and (due <= now or (fresh and all(hold.eager for hold in probe)))
 
+    def any_due(self, now: float) -> bool:
+        """Whether any hold may be probed now, by a fresh record at least."""
+        return any(
+            hold.phase is HoldPhase.HELD and hold.next_probe is not None and (hold.eager or hold.next_probe <= now)
+            for hold in self.active
+        )
+
     def next_probe(self, now: float) -> float | None:
         """Return when a probe becomes due by time alone (monotonic seconds).
 

@@ -97,6 +97,7 @@ class Worker:
             if self._error is not None:
                 raise self._error
             started = self._clock.now()
+            self._recall_probes(started)
             delay = self._dispatch()
             unsettled = self._destination.note()
             if unsettled is not None:
@@ -139,16 +140,14 @@ class Worker:
 
         None if the destination does not have the record.
         """
-        waiting = [
-            delivery for lane in self._destination.lanes for batch in lane.batches() for delivery in batch.deliveries
-        ]
-        under_way = [delivery for batch in self._tasks.values() for delivery in batch.deliveries]
-        for delivery in (*waiting, *under_way):
-            if delivery.tracker is tracker and delivery.record.offset == offset:
-                skip = self._skips.want(delivery)
-                self._take_skipped()
-                self._changed.set()
-                return skip
+        under_way = (delivery for batch in self._tasks.values() for delivery in batch.deliveries)
+        here = (d for d in (*self._destination.lanes.deliveries(), *under_way) if d.tracker is tracker)
+        delivery = next((d for d in here if d.record.offset == offset), None)
+        if delivery is not None:
+            skip = self._skips.want(delivery)
+            self._take_skipped()
+            self._changed.set()
+            return skip
         place = Place(tracker, offset, destination_bit(tracker.destinations.index(self.name)))
         storms = self._destination.storms
         return self._skips.want_later(place) if storms.take_out(place) or storms.is_read_again(place) else None
@@ -209,6 +208,17 @@ class Worker:
             message = f"{MESSAGE}; before that: {batch.reason}" if batch.reason else MESSAGE
             self._start(self._outcomes.dead_letter(batch, CAUSE, CODE, message), batch)
 
+    def _recall_probes(self, now: float) -> None:
+        """Set a storm's probe aside again if it waits here for too long: the next probe takes another record."""
+        destination = self._destination
+        for place in destination.storms.overdue(now) if destination.storms else ():
+            here = (d for d in destination.lanes.deliveries() if d.tracker is place.tracker)
+            delivery = next((d for d in here if d.record.offset == place.offset), None)
+            if delivery is not None and destination.lanes.take_out(delivery) is not None:
+                destination.lanes.let_pass(delivery)
+                destination.buffer.forget([delivery])
+                destination.storms.put_back([place])
+
     def _dispatch(self) -> float | None:
         """Send every batch that may be sent now; return the seconds until time alone allows more, or None."""
         while not self._stopping:
@@ -248,7 +258,11 @@ class Worker:
 
     def _next(self, now: float) -> tuple[Batch | None, Lane, Probe]:
         """Return the next batch to send, its lane, and the holds that it probes."""
-        lanes, held = self._destination.lanes.all, self._destination.holds.active
+        lanes, holds = self._destination.lanes.all, self._destination.holds
+        held = holds.active
+        # Probes go first: otherwise a backlog of other groups would take every slot and token, and the hold would last.
+        if held and holds.any_due(now) and (found := self._next_probe(now))[0] is not None:
+            return found
         count = len(lanes)
         due = min([lane.due for lane in lanes]) <= now
         for step in range(count) if due else ():
@@ -257,7 +271,7 @@ class Worker:
             if lane.due <= now and (batch := lane.take(now, self._may_send if held else None)) is not None:
                 self._turn = index + 1
                 return batch, lane, ()
-        return self._next_probe(now) if held else (None, lanes[0], ())
+        return None, lanes[0], ()
 
     def _next_probe(self, now: float) -> tuple[Batch | None, Lane, Probe]:
         """Return the next record to probe with, its lane, and the holds that it probes."""

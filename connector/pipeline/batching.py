@@ -210,7 +210,10 @@ class OpenBatch:
 
     def close(self, by: str) -> Batch:
         """Close it and return the batch; `by` is the reason: `records`, `bytes`, `linger` or `group`."""
-        return Batch(self.group, self.deliveries, by)
+        batch = Batch(self.group, self.deliveries, by)
+        # It competes by its age with batches of other groups.
+        batch.due = self.opened_at
+        return batch
 
 
 def size_alone(item: Item, limits: Limits) -> int:

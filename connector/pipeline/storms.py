@@ -44,6 +44,8 @@ Reason = tuple[str, str]
 
 FIRST_PROBE: Final = 1.0
 LONGEST_PROBE: Final = 60.0
+OVERDUE: Final = 60.0
+"""Seconds after which a probe without a result is set aside again, so that another record can be the next one."""
 _REASONS: Final = 100
 """For how many ended storms the number of probes is remembered. Bounded, because the vendor chooses the codes."""
 CALM: Final = 600.0
@@ -180,6 +182,7 @@ class _Storm:
     aside: dict[Place, None] = field(default_factory=dict)
     """In the order in which they were set aside. A probe takes the first; if it fails, it is put last."""
     probing: Place | None = None
+    probed_at: float = 0.0
 
 
 class Storms:
@@ -310,6 +313,19 @@ class Storms:
         """Note that the records that `let_go` returned were processed again, or put back."""
         self._reading = frozenset()
 
+    def overdue(self, now: float) -> list[Place]:
+        """Return the probes that have had no result for `OVERDUE` seconds; each again only after as long.
+
+        Such a record waits for a reason of its own: it fails, or a record in front of it does. Unless it is `put_back`,
+        no other record would ever be the probe.
+        """
+        late = [
+            storm for storm in self._storms.values() if storm.probing is not None and storm.probed_at + OVERDUE < now
+        ]
+        for storm in late:
+            storm.probed_at = now
+        return [storm.probing for storm in late if storm.probing is not None]
+
     def forget(self) -> None:
         """Forget the records whose partition is being revoked."""
         for storm in self._storms.values():
@@ -334,6 +350,7 @@ class Storms:
                 # The record that has waited longest. A failed one is put at the end, so that each probe tries another
                 # record.
                 storm.probing = next(iter(storm.aside))
+                storm.probed_at = now
                 self._remove(storm, storm.probing)
                 due.append(storm.probing)
         return due

@@ -237,6 +237,8 @@ class Rig:
         self.trackers: dict[int, PartitionTracker] = {}
         self.rereads = True
         """Whether what storms have set aside is read again."""
+        self.keys: dict[int, bytes | None] = {}
+        """The key of each record, for when it is read again."""
         self.invalid: set[int] = set()
         """Records that break a rule before they are sent."""
         ports = Ports(self.clock, Random(7), self.dead_letters, self.answers, self.metrics, self.budget)
@@ -269,6 +271,7 @@ class Rig:
         tracker, bit = self.tracker(partition), destination_bit(0)
         assert tracker.begin((number,))
         tracker.route((number,), bit)
+        self.keys[number] = key
         return self._made(number, tracker, key, expires_at, dedup_id)
 
     def _made(
@@ -324,7 +327,7 @@ class Rig:
     def give_again(self, place: Place) -> None:
         """Take in again what a storm had set aside."""
         if place.pending:
-            self._give(self._made(place.offset, place.tracker))
+            self._give(self._made(place.offset, place.tracker, self.keys[place.offset]))
 
     @property
     def set_aside(self) -> int:
