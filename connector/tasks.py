@@ -125,6 +125,11 @@ def place_of(error: BaseException) -> str:
     return f"{type(error).__name__} at line {line} of {frame.f_globals.get('__name__')}"
 
 
+def trouble_of(error: Exception) -> str:
+    """Return what to show of an exception: the message of one of ours, the type and place of an unexpected one."""
+    return str(error) if isinstance(error, ConnectorError) else f"unexpected {place_of(error)}"
+
+
 @contextmanager
 def refusing(step: str) -> Iterator[None]:
     """Raise an unexpected exception as the refusal `internal`, as a run does; for tools that look at one record."""

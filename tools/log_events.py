@@ -98,7 +98,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "storm.released": "An operator released a storm; the `records` set aside are processed again.",
     "storm.unread": "Records that were set aside cannot be read from Kafka now; they are tried again.",
     "summary": "What was done in the last 30 s, the backlog, and each destination's state.",
-    "task.failed": "A background task failed; the run ends with its error.",
+    "task.failed": "A background task failed; the run ends with its error. Only `kafka-producer` goes on.",
     "task.restarted": "A background task failed, and starts again after `seconds`.",
 }
 """The meaning of each event, for a person who sees it in a log."""
