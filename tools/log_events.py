@@ -90,7 +90,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "replay.read": "Replayed records were read in the last 30 s.",
     "request.failed": "A request raised an unexpected exception: a bug. It is retried; the message says where.",
     "request.ended": "A followed request ended; has the verdict.",
-    "results.failed": "Kafka did not accept a vendor's answer. It is retried.",
+    "results.failed": "Kafka did not accept a vendor's answer. It is retried; one that is too large, without its key.",
     "storm.began": "Too many records are refused for one reason: further ones are set aside, see docs/delivery.md.",
     "storm.ended": "A record that was set aside passed; all `records` set aside are processed again.",
     "storm.partition_full": "So much of a partition is set aside that its intake pauses.",
