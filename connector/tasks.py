@@ -126,8 +126,8 @@ def place_of(error: BaseException) -> str:
 
 
 def trouble_of(error: Exception) -> str:
-    """Return what to show of an exception: the message of one of ours, the type and place of an unexpected one."""
-    return str(error) if isinstance(error, ConnectorError) else f"unexpected {place_of(error)}"
+    """Return what to show of an exception: the message of one of ours or the system's, an unexpected one's place."""
+    return str(error) if isinstance(error, ConnectorError | OSError) else f"unexpected {place_of(error)}"
 
 
 @contextmanager
