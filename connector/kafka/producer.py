@@ -35,7 +35,7 @@ from connector.tasks import place_of
 
 _SERVE_SECONDS: Final = 0.2
 _ANY_PARTITION: Final = -1
-_OVER_QUEUE: Final = KafkaError(
+OVER_QUEUE: Final = KafkaError(
     KafkaError.MSG_SIZE_TOO_LARGE, "the record is larger than queue.buffering.max.kbytes under kafka.client"
 )
 _log = structlog.get_logger()
@@ -167,7 +167,7 @@ class KafkaProducer:
                 )
             except BufferError:
                 if alone and not self._in_flight:
-                    raise DeliveryFailed(topic, _OVER_QUEUE) from None
+                    raise DeliveryFailed(topic, OVER_QUEUE) from None
                 alone = not self._in_flight
                 await self._wait_for_room()
                 continue
@@ -196,7 +196,7 @@ class KafkaProducer:
             full = [(index, message) for index, message, error in refused if error.code() == QUEUE_FULL]
             if full and alone and not self._in_flight:
                 (index, _), *full = full
-                batch.failed(index, DeliveryFailed(topic, _OVER_QUEUE))
+                batch.failed(index, DeliveryFailed(topic, OVER_QUEUE))
             alone = not self._in_flight
             for index, _, error in refused:
                 if error.code() != QUEUE_FULL:

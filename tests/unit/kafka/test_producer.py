@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from connector.config.models import KafkaSettings
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
+from connector.kafka.transactions import Outgoing, RecordTooLarge, TransactionalProducer
 from connector.testing.loop import run_virtual
 
 LATE = KafkaError(KafkaError._MSG_TIMED_OUT)
@@ -169,3 +170,32 @@ class Acknowledged:
     def offset(self) -> int:
         """Return where it is."""
         return 7
+
+
+def test_a_replayed_record_larger_than_the_queue_fails_its_transaction() -> None:
+    """The command says so and goes on with the others. Kills: a replay that tries the same record for ever."""
+
+    class Full:
+        def __len__(self) -> int:
+            return 0
+
+        def begin_transaction(self) -> None:
+            """Do nothing."""
+
+        def abort_transaction(self, _seconds: float) -> None:
+            """Do nothing."""
+
+        def produce(self, *_: object, **__: object) -> None:
+            """Have no room."""
+            raise BufferError
+
+        def poll(self, _seconds: float) -> None:
+            """Fail: nothing can make room."""
+            raise AssertionError
+
+    writer = TransactionalProducer(
+        KafkaSettings(topics=("t",), group_id="g", client={"bootstrap.servers": "none"}), "id"
+    )
+    writer._producer = cast("Producer", Full())
+    with pytest.raises(RecordTooLarge, match=r"queue\.buffering\.max\.kbytes"):
+        writer._commit_again([Outgoing("t", None, None, b"x" * 100, ())])
