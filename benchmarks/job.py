@@ -156,9 +156,10 @@ class NoDeadLetters:
 class _Results:
     """Takes the answers of a query vendor."""
 
-    async def write(self, answers: Iterable[tuple[bytes | None, Answer]]) -> None:
+    async def write(self, answers: Iterable[tuple[bytes | None, Answer]]) -> tuple[int, ...]:
         """Acknowledge all answers."""
         deque(answers, maxlen=0)
+        return ()
 
 
 def _settings(name: str) -> Settings:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
 
 from connector.clock import Clock
-from connector.errors import Refusal
+from connector.errors import ConnectorError, Refusal
 
 T = TypeVar("T")
 
@@ -122,6 +123,22 @@ def place_of(error: BaseException) -> str:
         return type(error).__name__
     frame, line = (ours or frames)[-1]
     return f"{type(error).__name__} at line {line} of {frame.f_globals.get('__name__')}"
+
+
+def trouble_of(error: Exception) -> str:
+    """Return what to show of an exception: the message of one of ours or the system's, an unexpected one's place."""
+    return str(error) if isinstance(error, ConnectorError | OSError) else f"unexpected {place_of(error)}"
+
+
+@contextmanager
+def refusing(step: str) -> Iterator[None]:
+    """Raise an unexpected exception as the refusal `internal`, as a run does; for tools that look at one record."""
+    try:
+        yield
+    except ConnectorError:
+        raise
+    except Exception as error:  # noqa: BLE001 - no content of a record may break a tool
+        raise internal_refusal(error, step) from None
 
 
 def internal_refusal(error: Exception, step: str) -> Refusal:

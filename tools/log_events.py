@@ -90,7 +90,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "replay.read": "Replayed records were read in the last 30 s.",
     "request.failed": "A request raised an unexpected exception: a bug. It is retried; the message says where.",
     "request.ended": "A followed request ended; has the verdict.",
-    "results.failed": "Kafka did not accept a vendor's answer. It is retried.",
+    "results.failed": "Kafka did not accept a vendor's answer. It is retried; one that is too large, without its key.",
     "storm.began": "Too many records are refused for one reason: further ones are set aside, see docs/delivery.md.",
     "storm.ended": "A record that was set aside passed; all `records` set aside are processed again.",
     "storm.partition_full": "So much of a partition is set aside that its intake pauses.",
@@ -98,7 +98,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "storm.released": "An operator released a storm; the `records` set aside are processed again.",
     "storm.unread": "Records that were set aside cannot be read from Kafka now; they are tried again.",
     "summary": "What was done in the last 30 s, the backlog, and each destination's state.",
-    "task.failed": "A background task failed; the run ends with its error.",
+    "task.failed": "A background task failed; the run ends with its error. Only `kafka-producer` goes on.",
     "task.restarted": "A background task failed, and starts again after `seconds`.",
 }
 """The meaning of each event, for a person who sees it in a log."""

@@ -35,9 +35,10 @@ from connector.codec.schemas import (
     named_types,
     self_contained,
 )
-from connector.errors import Refusal, SchemaUnavailable, StartupError, counted
+from connector.errors import ConnectorError, Refusal, SchemaUnavailable, StartupError, counted
 from connector.recent import Recent
 from connector.records import UNREADABLE_HEADERS, DecodedKey, Event, QuestionShape, Record
+from connector.tasks import internal_refusal
 
 UNKNOWN_SECONDS: Final = 10.0
 """How long the registry is asked again for an id that it does not know: its replicas may lag behind."""
@@ -220,7 +221,12 @@ class Decoder:
         not known yet: `resolve` its key, then decode again.
         """
         value = record.value or b""
-        writer, start = self._find(record, value)
+        try:
+            writer, start = self._find(record, value)
+        except ConnectorError:
+            raise
+        except Exception as error:  # noqa: BLE001 - no content of a record may end a run or break a tool
+            raise internal_refusal(error, "decoded") from None
         try:
             datum, end = writer.read(value, start)
         except Exception as error:  # noqa: BLE001 - a broken payload raises anything
@@ -286,7 +292,7 @@ class Decoder:
             found = self._answer(key)
             if isinstance(found, UnionSchema):
                 found, _ = _chosen(found, record.value or b"", start, key)
-        except Refusal:
+        except Exception:  # noqa: BLE001 - whatever it is, decoding the record finds it again and refuses the record
             return None
         return found.name if isinstance(found, Writer) else None
 

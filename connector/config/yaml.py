@@ -34,6 +34,8 @@ MAX_PATHS: Final = 32 << 20
 
 _TAG: Final = "tag:yaml.org,2002:"
 _REFERENCE: Final = re.compile(r"(\$\$\{)|\$\{([^}]*)(\}?)")
+_HALF: Final = re.compile("[\ud800-\udfff]")
+_NO_TEXT: Final = r"has half of a character (\ud800 to \udfff), which no text has"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHORTEST: Final = 4
 _QUOTED: Final = re.compile(r"'[^']{2,}'")
@@ -179,6 +181,9 @@ class _Builder:
     def _scalar(self, node: yaml.Node, path: str) -> Any:
         """Return a scalar's value by its tag."""
         text: str = node.value
+        if _HALF.search(text):
+            self._fault(node, path, _NO_TEXT)
+            return None
         match node.tag.removeprefix(_TAG):
             case "str" | "merge" | "value":
                 return text
@@ -204,6 +209,9 @@ class _Builder:
                 self._fault(key_node, path, "a key must be a string, not a list or a mapping")
                 continue
             key = key_node.value
+            if _HALF.search(key):
+                self._fault(key_node, path, f"a key {_NO_TEXT}")
+                continue
             if key_node.tag == f"{_TAG}merge":
                 for defaults in self._defaults(value_node, path):
                     merged = {**defaults, **merged}

@@ -9,8 +9,9 @@ from typing import Final, Protocol
 import structlog
 
 from connector.console.index import DeadLetterIndex
-from connector.errors import ConnectorError, TopicRecreated
+from connector.errors import TopicRecreated
 from connector.records import Record
+from connector.tasks import trouble_of
 
 _AGAIN_SECONDS: Final = 5.0
 _UNSEEN: Final = 10_000
@@ -77,11 +78,12 @@ class Feed:
             except TopicRecreated as error:
                 _log.warning("console.dead_letters_unread", message=str(error))
                 self._index.clear()
-            except ConnectorError as error:
+            except Exception as error:  # noqa: BLE001 - without this thread the page would be old and not say so
+                trouble = trouble_of(error)
                 # Logged once, not every five seconds.
-                if self.trouble != str(error):
-                    _log.warning("console.dead_letters_unread", message=str(error))
-                self.trouble = str(error)
+                if self.trouble != trouble:
+                    _log.warning("console.dead_letters_unread", message=trouble)
+                self.trouble = trouble
                 # The first member that starts may create the topic later. A dead letter that is read again counts once.
                 self._stopping.wait(_AGAIN_SECONDS)
 

@@ -16,8 +16,8 @@ from typing import Final
 from connector.console.index import DeadLetterIndex, Query, Searched
 from connector.dead_letters.filters import Filter
 from connector.dead_letters.headers import parse
-from connector.errors import ConnectorError
 from connector.records import Record
+from connector.tasks import trouble_of
 
 Places = Sequence[tuple[int, int]]
 
@@ -74,8 +74,8 @@ class Search:
         try:
             with self._ports.matching(Query(conditions=conditions, contains=contains).as_filter()) as wanted:
                 self._look(self._records(), wanted)
-        except ConnectorError as error:
-            self.trouble = str(error)
+        except Exception as error:  # noqa: BLE001 - an ended thread without a reason would be started again for ever
+            self.trouble = trouble_of(error)
         else:
             # Only a completed search has seen every record. Those that it did not find are gone from Kafka.
             if not self._stopping.is_set():

@@ -99,7 +99,7 @@ def as_happening(event: TimelineEvent) -> Happening:
     teller = _TELLERS.get(event.name)
     try:
         kind, title, detail = teller(event.fields) if teller else ("calm", event.name, "")
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         # Another version may have written other fields.
         kind, title, detail = "calm", event.name, ""
     return Happening(event.at, event.member, kind, title, detail)

@@ -18,7 +18,7 @@ The worker decides from them what to send, and `outcome` reports to them what an
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, Protocol
@@ -97,8 +97,11 @@ class Buffer:
 class AnswerSink(Protocol):
     """Where a query vendor's answers go."""
 
-    async def write(self, answers: Iterable[tuple[bytes | None, Answer]]) -> None:
-        """Return once Kafka has acknowledged all answers, each under its question's key. Raises only if cancelled."""
+    async def write(self, answers: Iterable[tuple[bytes | None, Answer]]) -> Collection[int]:
+        """Return once Kafka has acknowledged all answers, each under its question's key. Raises only if cancelled.
+
+        Returns the indexes of answers that the topic can never take, because they are too large.
+        """
         ...
 
 

@@ -6,7 +6,7 @@ changes nothing for it: the record waits, and the destination shows why.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -124,7 +124,10 @@ class Outcomes:
         if verdict.answers:
             # Written before the outcome. If a crash comes in between, the question is asked again and its answer
             # written twice, but never lost.
-            await self._write_answers(done, verdict.answers)
+            lost = await self._write_answers(done, verdict.answers)
+            if lost:
+                await self._dead_letter_unanswered(batch.part([done[index] for index in lost]), response)
+                done = [delivery for index, delivery in enumerate(done) if index not in lost]
         if not destination.storms.quiet:
             destination.storms.passed(map(_place_of, done))
         destination.buffer.finish(done)
@@ -139,6 +142,11 @@ class Outcomes:
             wall = self._ports.clock.wall()
             receipt = receipt_of(destination.name, self._vendor_name, batch, done, response, verdict.request_id, wall)
             self._ports.receipts.note(receipt)
+
+    async def _dead_letter_unanswered(self, batch: Batch, response: Response | None) -> None:
+        """Dead-letter questions whose answers the results topic can never take. Waiting would block partitions."""
+        message = "the vendor's answer is larger than a record of the results topic may be; raise its max.message.bytes"
+        await self.dead_letter(batch, "too_large", "results.too_large", message, response, answered=True)
 
     def _ask_again(self, batch: Batch, indexes: frozenset[int]) -> None:
         destination = self._destination
@@ -442,12 +450,12 @@ class Outcomes:
         known = [(delivery, answer) for delivery, answer in ended if answer is not None]
         await self._write_answers([delivery for delivery, _ in known], [answer for _, answer in known])
 
-    async def _write_answers(self, deliveries: Sequence[Delivery], answers: Sequence[Answer]) -> None:
+    async def _write_answers(self, deliveries: Sequence[Delivery], answers: Sequence[Answer]) -> Collection[int]:
         sink = self._ports.answers
         if sink is None:
             raise AssertionError("a vendor that answers needs a results topic")
         pairs = zip(deliveries, answers, strict=True)
-        await sink.write([(delivery.record.key, answer) for delivery, answer in pairs])
+        return await sink.write([(delivery.record.key, answer) for delivery, answer in pairs])
 
     async def dead_letter(
         self,

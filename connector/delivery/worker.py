@@ -20,11 +20,12 @@ from connector.delivery.lane import Lane
 from connector.delivery.outcome import Outcomes
 from connector.delivery.request import Requests, Tracer, Transport
 from connector.delivery.states import Kind, Probe, StateReport
-from connector.errors import ConnectorError, Refusal
+from connector.errors import Refusal
 from connector.pipeline.batching import Batch, Delivery, Offer
 from connector.pipeline.offsets import PartitionTracker, destination_bit
 from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip, Skips
 from connector.pipeline.storms import Place
+from connector.tasks import trouble_of
 from connector.vendors.base import Accepted, Vendor
 
 log = structlog.get_logger()
@@ -309,8 +310,9 @@ class Worker:
         if any(hold.kind in (Kind.DENIED, Kind.DOUBT) for hold in probe):
             try:
                 destination.reload()
-            except (ConnectorError, OSError, ValueError) as error:
-                log.warning("destination.secrets_unreadable", destination=self.name, message=str(error))
+            except Exception as error:  # noqa: BLE001 - whatever a vendor's module makes of them, the old ones stay
+                message = str(error) if isinstance(error, ValueError) else trouble_of(error)
+                log.warning("destination.secrets_unreadable", destination=self.name, message=message)
         return batch, lane, probe
 
     def _idle_for(self, now: float) -> float | None:

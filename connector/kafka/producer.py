@@ -31,9 +31,13 @@ from connector.kafka.client import (
     producer_config,
 )
 from connector.records import Headers
+from connector.tasks import place_of
 
 _SERVE_SECONDS: Final = 0.2
 _ANY_PARTITION: Final = -1
+OVER_QUEUE: Final = KafkaError(
+    KafkaError.MSG_SIZE_TOO_LARGE, "the record is larger than queue.buffering.max.kbytes under kafka.client"
+)
 _log = structlog.get_logger()
 
 Acknowledged = tuple[int, int]
@@ -148,6 +152,7 @@ class KafkaProducer:
         Raises `DeliveryFailed` for a record that cannot be accepted at all, for example one that is too large.
         """
         future: asyncio.Future[Acknowledged] = self._loop.create_future()
+        alone = False
         while True:
             while self._in_flight >= self._max_in_flight:
                 await self._wait_for_room()
@@ -161,6 +166,9 @@ class KafkaProducer:
                     on_delivery=self._acknowledge(future, topic),
                 )
             except BufferError:
+                if alone and not self._in_flight:
+                    raise DeliveryFailed(topic, OVER_QUEUE) from None
+                alone = not self._in_flight
                 await self._wait_for_room()
                 continue
             except KafkaException as error:
@@ -179,12 +187,17 @@ class KafkaProducer:
             (index, {"key": key, "value": value, "callback": partial(self._note_end, batch, index)})
             for index, (key, value) in enumerate(records)
         ]
+        alone = False
         while waiting:
             room = max(0, self._max_in_flight - self._in_flight)
             tried, waiting = waiting[:room], waiting[room:]
             self._in_flight += self._producer.produce_batch(topic, [message for _, message in tried])
             refused = [(index, message, message.pop("_error")) for index, message in tried if "_error" in message]
             full = [(index, message) for index, message, error in refused if error.code() == QUEUE_FULL]
+            if full and alone and not self._in_flight:
+                (index, _), *full = full
+                batch.failed(index, DeliveryFailed(topic, OVER_QUEUE))
+            alone = not self._in_flight
             for index, _, error in refused:
                 if error.code() != QUEUE_FULL:
                     batch.failed(index, DeliveryFailed(topic, error))
@@ -221,7 +234,14 @@ class KafkaProducer:
     def _serve(self) -> None:
         """Serve the client's callbacks, in a thread of its own; the callbacks only note the result."""
         while not self._stopping.is_set():
-            if self._producer.poll(_SERVE_SECONDS):
+            try:
+                served = self._producer.poll(_SERVE_SECONDS)
+            except Exception as error:  # noqa: BLE001 - without this thread nothing would ever be acknowledged again
+                # A callback raised, for example over a line of librdkafka's log that is not UTF-8. Those before it have
+                # noted their results, and the next call serves the others.
+                _log.error("task.failed", task="kafka-producer", message=place_of(error))
+                served = 1
+            if served:
                 self._in_loop(self._settle)
 
     def _in_loop(self, call: Callable[..., object], *arguments: object) -> None:
@@ -252,7 +272,14 @@ class KafkaProducer:
         self._room.set()
 
     async def _wait_for_room(self) -> None:
-        """Wait for an acknowledgement. One will come: after a BufferError librdkafka's queue is full of records."""
+        """Wait until a full queue may have room: for an acknowledgement, or a moment if no record is in flight.
+
+        A record that is larger than the whole queue has no room in an empty one either, and nothing will make any. It
+        is tried twice, because librdkafka may still hold the record whose end it has just reported.
+        """
+        if not self._in_flight:
+            await asyncio.sleep(_SERVE_SECONDS)
+            return
         self._room.clear()
         await self._room.wait()
 

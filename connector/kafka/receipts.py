@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
 
 from connector.clock import Clock
-from connector.kafka.producer import KafkaProducer
+from connector.kafka.producer import DeliveryFailed, KafkaProducer
 from connector.records import Answer, Receipt
 from connector.telemetry.metrics import Metrics
 
@@ -49,18 +49,29 @@ class ResultsWriter:
         self._topic = topic
         self._clock = clock
 
-    async def write(self, answers: Iterable[Keyed]) -> None:
-        """Return once Kafka has acknowledged every answer. Failed ones are retried, and their questions wait."""
-        left, wait = list(answers), _FIRST_WAIT
-        while left := await self._failed_of(left):
-            await self._clock.sleep(wait)
-            wait = min(wait * 2, _LONGEST_WAIT)
+    async def write(self, answers: Iterable[Keyed]) -> Collection[int]:
+        """Return once Kafka has acknowledged the answers, with the indexes of those that are too large for the topic.
 
-    async def _failed_of(self, answers: Sequence[Keyed]) -> list[Keyed]:
-        """Write answers at once, and return those that Kafka did not accept."""
+        Other failed ones are retried, and their questions wait. One that is too large is tried without its key, which
+        may be as large as a whole record. Whatever it still is then, waiting does not help.
+        """
+        left, wait = dict(enumerate(answers)), _FIRST_WAIT
+        lost: list[int] = []
+        while faults := await self._faults_of(left):
+            again = {index: left[index] for index, fault in faults.items() if not fault.too_large}
+            keyless = {i: (None, left[i][1]) for i in faults.keys() - again.keys() if left[i][0] is not None}
+            lost += faults.keys() - again.keys() - keyless.keys()
+            left = again | keyless
+            if again:
+                await self._clock.sleep(wait)
+                wait = min(wait * 2, _LONGEST_WAIT)
+        return lost
+
+    async def _faults_of(self, answers: Mapping[int, Keyed]) -> dict[int, DeliveryFailed]:
+        """Write answers at once, and return the faults of those that Kafka did not accept."""
         writes: dict[str, Callable[[dict[str, Any]], bytes]] = {}
         records: list[tuple[bytes | None, bytes]] = []
-        for key, answer in answers:
+        for key, answer in answers.values():
             if answer.schema not in writes:
                 writes[answer.schema] = await self._encoder.writer(self._topic, answer.schema)
             records.append((key, writes[answer.schema](answer.datum)))
@@ -69,9 +80,10 @@ class ResultsWriter:
             if fault.fatal:
                 raise fault
         if failed:
-            message = f"{next(iter(failed.values()))}; answers that are retried: {len(failed)}"
+            message = f"{next(iter(failed.values()))}; answers that are not written: {len(failed)}"
             _log.error("results.failed", topic=self._topic, message=message)
-        return [answers[index] for index in failed]
+        numbers = list(answers)
+        return {numbers[place]: fault for place, fault in failed.items()}
 
 
 class ReceiptWriter:

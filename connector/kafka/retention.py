@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition as PartitionOffset
@@ -12,7 +12,7 @@ from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]  
 
 from connector.config.loader import KafkaSettings
 from connector.errors import ConnectorError
-from connector.kafka.client import Admin, admin_config, error_text
+from connector.kafka.client import Admin, admin_config, error_text, until_resolved
 
 _SECONDS: Final = 15.0
 _CONFIG_SECONDS: Final = 5.0
@@ -30,9 +30,14 @@ class Retention(Admin):
         Also None if this client may not describe the topic's configuration.
         """
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        try:
+
+        async def ask() -> Mapping[str, Any]:
             (future,) = self.client.describe_configs([resource], request_timeout=_CONFIG_SECONDS).values()
-            policy = (await asyncio.wrap_future(future))["cleanup.policy"].value or ""
+            found: Mapping[str, Any] = await asyncio.wrap_future(future)
+            return found
+
+        try:
+            policy = (await until_resolved(ask))["cleanup.policy"].value or ""
         except (KafkaException, KeyError):
             return None
         # Also "compact,delete": both policies apply then.
@@ -47,8 +52,12 @@ class Retention(Admin):
     async def delete_before(self, topic: str, offsets: Mapping[int, int]) -> None:
         """Permanently delete the records before an offset of each partition. Raises `ConnectorError`."""
         places = [PartitionOffset(topic, partition, offset) for partition, offset in offsets.items()]
-        try:
+
+        async def delete() -> None:
             futures = self.client.delete_records(places, request_timeout=_SECONDS)
             await asyncio.gather(*map(asyncio.wrap_future, futures.values()))
+
+        try:
+            await until_resolved(delete)
         except KafkaException as error:
             raise ConnectorError(f"Kafka refuses to delete records of {topic}: {error_text(error)}") from None

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -288,7 +289,7 @@ class TopicTail:
     def _look(self) -> str:
         """Add new partitions, note where each partition begins now, and return the cluster's id."""
         try:
-            found = self._consumer.list_topics(self._topic, timeout=_TIMEOUT)
+            found = until_answered(lambda: self._consumer.list_topics(self._topic, timeout=_TIMEOUT))
             numbers = sorted(found.topics[self._topic].partitions)
             new = [number for number in numbers if number not in self._next]
             # A partition that was added later has only new records.
@@ -299,7 +300,8 @@ class TopicTail:
                 raise self._recreated()
             for number in numbers:
                 partition = PartitionOffset(self._topic, number)
-                first, end = self._consumer.get_watermark_offsets(partition, timeout=_TIMEOUT)
+                ask = partial(self._consumer.get_watermark_offsets, partition, timeout=_TIMEOUT)
+                first, end = until_answered(ask)
                 self.beginnings[number] = first
                 if end < self._next.get(number, 0):
                     raise self._recreated()

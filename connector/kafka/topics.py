@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import structlog
@@ -29,6 +30,7 @@ from connector.kafka.client import (
     is_final,
     kafka_error,
     says_more,
+    until_resolved,
 )
 
 LETTER_MARGIN: Final = 16 * 1024
@@ -204,7 +206,7 @@ class TopicCheck(Admin):
 
     async def _metadata(self) -> ClusterMetadata:
         try:
-            return await self.topics(_REQUEST_SECONDS)
+            return await until_resolved(lambda: self.topics(_REQUEST_SECONDS))
         except KafkaException as error:
             raise StartupError(f"cannot list the topics: {error_text(error)}") from None
 
@@ -236,19 +238,23 @@ class TopicCheck(Admin):
         if not self._settings.create_topics:
             names = ", ".join(f"{topic.name} ({topic.purpose})" for topic in missing)
             raise StartupError(f"missing topics: {names}; create them, or set kafka.create_topics: true")
-        new = [NewTopic(own.name, partitions, _BROKER_DEFAULT, config=_new_config(own, largest)) for own in missing]
         faults = []
-        for name, future in self.client.create_topics(new, request_timeout=_REQUEST_SECONDS).items():
+        for own in missing:
+            new = NewTopic(own.name, partitions, _BROKER_DEFAULT, config=_new_config(own, largest))
             try:
-                await asyncio.wrap_future(future)
+                await until_resolved(partial(self._ask_to_create, new))
             except KafkaException as error:
-                # Another member that starts at the same time may have created it first.
+                # Another member that starts at the same time may have created it first, or a first answer was lost.
                 if kafka_error(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    faults.append(f"cannot create topic {name}: {error_text(error)}")
+                    faults.append(f"cannot create topic {own.name}: {error_text(error)}")
             else:
-                _log.info("kafka.topic_created", topic=name, partitions=partitions)
+                _log.info("kafka.topic_created", topic=own.name, partitions=partitions)
         if faults:
             raise StartupError("; ".join(faults))
+
+    async def _ask_to_create(self, topic: NewTopic) -> None:
+        (future,) = self.client.create_topics([topic], request_timeout=_REQUEST_SECONDS).values()
+        await asyncio.wrap_future(future)
 
     def _cause(self) -> KafkaError | None:
         return self._error

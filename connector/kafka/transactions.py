@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from connector.config.loader import KafkaSettings
 from connector.errors import ConnectorError, StartupError
 from connector.kafka.client import LibrdkafkaLog, construct, error_text, kafka_error, producer_config
+from connector.kafka.producer import OVER_QUEUE
 from connector.records import Headers
 from connector.tasks import in_thread
 
@@ -141,6 +142,9 @@ class TransactionalProducer:
                     on_delivery=note,
                 )
             except BufferError:
+                # Larger than the whole queue: nothing can make room for it.
+                if not len(self._producer):
+                    raise KafkaException(OVER_QUEUE) from None
                 # The queue is full: serving delivery reports makes room.
                 self._producer.poll(0.1)
             else:

@@ -26,6 +26,7 @@ from connector.records import Event, Record
 from connector.routing.compiler import reads_keys
 from connector.routing.table import Routed, reroute
 from connector.runtime.checks import open_registry
+from connector.tasks import refusing
 
 SCHEMA_SECONDS: Final = 15.0
 """How long the registry is asked for a schema; it is asked again for an unknown id in the first ten of them."""
@@ -213,7 +214,8 @@ class DeadLetterExaminer:
 
     def _routed(self, event: Event, dead_letter: DeadLetterEntry) -> Sequence[Routed]:
         first = dead_letter.facts.first_record(dead_letter.record)
-        return reroute(self._preparer.routes, event, first, dead_letter.facts, self._cluster_id)
+        with refusing("routed"):
+            return reroute(self._preparer.routes, event, first, dead_letter.facts, self._cluster_id)
 
 
 def _now() -> int:

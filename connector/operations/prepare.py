@@ -17,6 +17,7 @@ from connector.errors import FatalError, Refusal
 from connector.records import Event, LogicalValue, Record
 from connector.routing.conversions import Unfit, exact
 from connector.routing.table import Routed, RouteTable, Skipped, why_skipped
+from connector.tasks import refusing
 
 
 class Preparer:
@@ -36,7 +37,8 @@ class Preparer:
         """Return what each destination would be sent for an event at `now` (epoch milliseconds). Raises nothing."""
         shown = plain(event.datum)
         try:
-            routed = self.routes.route(event, record, self._cluster_id)
+            with refusing("routed"):
+                routed = self.routes.route(event, record, self._cluster_id)
         except Refusal as refusal:
             return Inspection(event.schema, shown, refusal.message, (), code=refusal.code)
         except FatalError as error:
@@ -50,8 +52,9 @@ class Preparer:
         try:
             if isinstance(routed.event, Refusal):
                 raise routed.event
-            body = vendor.encode(routed.event, now).body
-            limits = vendor.limits(vendor.group(routed.event))
+            with refusing("prepared"):
+                body = vendor.encode(routed.event, now).body
+                limits = vendor.limits(vendor.group(routed.event))
         except Refusal as refusal:
             return Preparation(routed.destination, rule=refusal.code, reason=str(refusal))
         text = body.decode(errors="replace")

@@ -24,6 +24,8 @@ from connector.runtime.checks import open_registry
 
 SCHEMA_SECONDS: Final = 15.0
 """How long the registry is asked for a schema; it is asked again for an unknown id in the first ten of them."""
+_LONGEST_GAP: Final = 86_400_000
+"""Milliseconds from one record to the next."""
 
 Start = Literal["group", "earliest", "newest"] | int
 Speed = Literal["topic", "backlog"] | float
@@ -128,8 +130,9 @@ def wanted_topics(settings: Settings, only: Collection[str], known: Collection[s
 def arrivals(records: Sequence[Record], speed: Speed) -> list[tuple[float, Record]]:
     """Return when each record arrives, in seconds after the first, in the order of arrival.
 
-    `topic`: at their own timestamps. A number: so many per second, in the order of their timestamps. `backlog`: all at
-    once. Records of a partition keep their order, whatever their timestamps are.
+    `topic`: at their own timestamps, with gaps of at most a day, because a producer's clock may be anywhere. A number:
+    so many per second, in the order of their timestamps. `backlog`: all at once. Records of a partition keep their
+    order, whatever their timestamps are.
     """
     latest: dict[TopicPartition, int] = {}
     timed = []
@@ -143,8 +146,13 @@ def arrivals(records: Sequence[Record], speed: Speed) -> list[tuple[float, Recor
     if speed == "backlog" or not timed:
         return [(0.0, record) for _, record in timed]
     if speed == "topic":
-        first = next((time for time, _ in timed if time != NO_TIMESTAMP), 0)
-        return [(max(0, time - first) / 1000, record) for time, record in timed]
+        previous, passed, coming = timed[0][0], 0, []
+        for time, record in timed:
+            # From no timestamp to the first one nothing passes.
+            passed += 0 if previous == NO_TIMESTAMP else min(time - previous, _LONGEST_GAP)
+            previous = time
+            coming.append((passed / 1000, record))
+        return coming
     return [(number / speed, record) for number, (_, record) in enumerate(timed)]
 
 

@@ -38,7 +38,7 @@ from connector.pipeline.storms import Place, TopicStorms
 from connector.recent import Recent
 from connector.records import DeadLetter, Event, Item, Position, QuestionShape, Record, TopicPartition, uuid5_text
 from connector.routing.table import Routed, RouteTable, Skipped, position_identity, reroute
-from connector.tasks import Supervisor, internal_refusal
+from connector.tasks import Supervisor, internal_refusal, refusing
 from connector.telemetry.logs import sample
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import Shape, Shaped, ShapeMapping, Vendor
@@ -304,7 +304,8 @@ class Intake:
             try:
                 if isinstance(outcome, Refusal):
                     raise outcome
-                routed = routes.route(outcome, record, cluster_id)
+                with refusing("routed"):
+                    routed = routes.route(outcome, record, cluster_id)
                 if not any(delivery.destination == destination for delivery in routed):
                     run.reroute(tracker, destination, record, routed)
                 known += [(record, delivery) for delivery in routed if delivery.destination == destination]

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import errno
 import hmac
+import json
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
@@ -276,5 +277,9 @@ def _checked(check: Check) -> web.Response:
 
 def _json_response(value: Mapping[str, Any], status: int = 200) -> web.Response:
     """Return a JSON response; the listener adds `Cache-Control: no-store`."""
-    body = orjson.dumps(value, default=str)
+    try:
+        body = orjson.dumps(value, default=str)
+    except TypeError:
+        # Half of a character, which the JSON of a registry or a proxy may hold, has no UTF-8.
+        body = json.dumps(value, default=str, ensure_ascii=False).encode(errors="replace")
     return web.Response(body=body, status=status, headers={"Content-Type": "application/json"})

@@ -28,10 +28,10 @@ from connector.clock import Clock
 from connector.codec.schemas import known_schemas, own_schemas
 from connector.config.loader import DestinationSettings, Loaded, Settings, secret_values
 from connector.delivery.transport import file_stamps
-from connector.errors import ConnectorError
 from connector.routing.compiler import passed_on, reads_keys
 from connector.routing.table import RouteTable
 from connector.runtime.pipeline import Pipeline
+from connector.tasks import trouble_of
 from connector.telemetry import logs
 from connector.telemetry.metrics import Metrics
 from connector.vendors.base import Vendor
@@ -127,9 +127,11 @@ class Configuration:
         async with self._busy:
             try:
                 result = await self._reload()
-            except (ConnectorError, OSError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 # ValueError: a vendor's own check of its settings.
                 result = Reloaded(error=str(error))
+            except Exception as error:  # noqa: BLE001 - a fault of a vendor's module, or of ours, ends no running member
+                result = Reloaded(error=trouble_of(error))
         if self._pipeline is None:
             return result  # too early says nothing of the file
         failed = result.error is not None

@@ -10,6 +10,8 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from select import select
 from typing import Final, TextIO
 
 LIMIT: Final = 4 << 20
@@ -47,8 +49,10 @@ class LogWriter:
             self._size += len(line)
             if self._thread is None:
                 # Started here, not in the constructor, because most commands log nothing.
-                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="log", daemon=True)
+                # Where no thread can be started now, the next line tries again.
+                thread.start()
+                self._thread = thread
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
@@ -68,7 +72,8 @@ class LogWriter:
                 unreported, self._unreported = self._unreported, 0
             if unreported:
                 # Outside of the lock, because it logs, and that calls `put` again.
-                self._on_dropped(unreported)
+                with suppress(Exception):
+                    self._on_dropped(unreported)
             with self._changed:
                 self._writing = False
                 self._changed.notify_all()
@@ -79,7 +84,11 @@ class LogWriter:
                 # Not through the stream: a blocked write would hold its lock, and Python would abort when it exits.
                 data = text.encode(errors="backslashreplace")
                 while data:
-                    data = data[os.write(self._descriptor, data) :]
+                    try:
+                        data = data[os.write(self._descriptor, data) :]
+                    except BlockingIOError:
+                        # Another process may have made the pipe that it shares with this one non-blocking.
+                        select([], [self._descriptor], [])
             elif self._stream is not None:
                 self._stream.write(text)
         except (OSError, ValueError):

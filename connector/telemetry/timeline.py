@@ -72,11 +72,16 @@ class Timeline:
 
 def _bounded(value: Any) -> Any:
     """Return a field as plain data of a bounded size."""
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 1 << 63):
         return value
     if isinstance(value, Mapping):
-        return {str(key)[:_TEXT]: _bounded(child) for key, child in list(value.items())[:_ITEMS]}
+        return {_text(key): _bounded(child) for key, child in list(value.items())[:_ITEMS]}
     if isinstance(value, list | tuple):
         more = [f"… {len(value) - _ITEMS} more"] if len(value) > _ITEMS else []
         return [_bounded(child) for child in value[:_ITEMS]] + more
-    return str(value)[:_TEXT]
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """Return the beginning of a text. Half of a character, which foreign JSON may hold, becomes `?`."""
+    return str(value)[:_TEXT].encode(errors="replace").decode()

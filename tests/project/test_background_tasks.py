@@ -21,6 +21,16 @@ AWAITED: Final = {
 }
 """Modules that start tasks themselves, and who sees how those end."""
 
+SERVED: Final = {
+    "connector.console.feed": "whatever is raised is its trouble, and it begins again",
+    "connector.console.search": "whatever is raised is its trouble, which the page shows",
+    "connector.kafka.producer": "whatever a callback raises is logged, and it goes on",
+    "connector.runtime.tracing": "it only ends the tracer",
+    "connector.runtime.watchdog": "it calls nothing that can raise, except through the loop",
+    "connector.telemetry.log_writer": "it logs its own faults nowhere, and goes on",
+}
+"""Modules that start threads, and why none of them ends unseen."""
+
 
 def _starts_unwatched(module: Module) -> bool:
     """Return whether a module starts a task of anything but `restarted`."""
@@ -32,3 +42,14 @@ def _starts_unwatched(module: Module) -> bool:
 def test_every_background_task_has_an_owner() -> None:
     """A module that starts a task says in `AWAITED` who sees its end. Kills: a task whose failure stops its work."""
     assert {module.name for module in modules("connector") if _starts_unwatched(module)} == AWAITED.keys()
+
+
+def test_every_thread_is_known() -> None:
+    """A module that starts a thread says in `SERVED` what an exception in it does. Kills: a thread that ends unseen."""
+    found = {
+        module.name
+        for module in modules("connector")
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Thread"
+    }
+    assert found == SERVED.keys()

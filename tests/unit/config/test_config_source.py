@@ -93,6 +93,8 @@ def test_merged_defaults_yield_to_own_keys() -> None:
         ("{[a]: b}", "", "a key must be a string"),
         ("a: {<<: 3}", "a.<<", "must be a mapping"),
         ("a: \x01", "", "control character at position 3"),
+        ('a: {b: "x\\ud800"}', "a.b", "half of a character"),
+        ('"x\\udfff": 1', "", "half of a character"),
     ],
 )
 def test_broken_yaml_names_its_place(text: str, where: str, said: str) -> None:

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from connector.console import feed as feed_module
 from connector.console.columns import MOST_TEXTS, OTHER, BytesColumn, IdColumn, TextColumn, packed
 from connector.console.feed import Feed
 from connector.console.index import DeadLetterIndex, Query, round_width
 from connector.dead_letters.reader import DeadLetterEntry, Survey, read_dead_letters
-from connector.errors import TopicRecreated
+from connector.errors import StartupError, TopicRecreated
 from connector.records import Record
 from tests.unit.dead_letters.test_dead_letter_reader import TOPIC, at_their_places, dead, identity, resolution
 
@@ -352,3 +353,30 @@ def test_the_feed_begins_again_when_the_topic_was_recreated() -> None:
         (7, "open"),
     ]
     assert (old.closed, feeds[0].trouble) == (True, None)
+
+
+@pytest.mark.promise("P14")
+@pytest.mark.parametrize("error", [KeyError("a value"), StartupError("Kafka does not answer")])
+def test_the_feed_goes_on_after_any_failure(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """The page says why the topic is not read, and the topic is opened again.
+
+    Kills: a thread that ends with a traceback on stderr, after which the page is old and calls itself current.
+    """
+    monkeypatch.setattr(feed_module, "_AGAIN_SECONDS", 0.01)
+    index = DeadLetterIndex(1000)
+    feeds: list[Feed] = []
+    troubles: list[str | None] = []
+    tail = Tail([[dead(number)] for number in range(3)], feeds)
+
+    def opened() -> Tail:
+        troubles.append(feeds[0].trouble)
+        if len(troubles) < 3:
+            raise error
+        return tail
+
+    feeds.append(Feed(index, opened))
+    feeds[0].start()
+    feeds[0]._thread.join(10)
+    assert (len(index.rows(Query())), feeds[0].trouble) == (3, None)
+    said = str(troubles[-1])
+    assert ("a value" in said, "KeyError" in said or said == str(error)) == (False, True)

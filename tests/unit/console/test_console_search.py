@@ -155,6 +155,24 @@ def test_conditions_come_back_from_their_address() -> None:
             read_query(MultiDict(wrong), 0.0)
 
 
+@pytest.mark.promise("P14")
+def test_a_search_that_fails_unexpectedly_says_so_once() -> None:
+    """Its trouble is shown without a value. Kills: a thread that ends unseen, and another one for every request."""
+    _, searches, _ = rig(topic(5))
+
+    def broken(_places: Places) -> list[Record]:
+        raise KeyError("a value")
+
+    searches._ports = SearchPorts(lambda _progress: iter(()), broken, nullcontext)
+    query = Query(contains="city")
+    search = searches.of(query)
+    assert search is not None
+    search.join()
+    shown = searches.of(query)
+    assert shown is search
+    assert str(shown.trouble).startswith("unexpected KeyError at line")
+
+
 async def test_the_page_searches_and_exports_in_each_format() -> None:
     """The list shows what was found, and a file of it holds exactly that."""
     site = Site(topic(12))

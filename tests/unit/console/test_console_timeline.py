@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connector.console.timeline import DAY, Chronicle, as_happening, read_event, read_events
@@ -108,6 +108,8 @@ json_values = st.recursive(
         max_size=6,
     ),
 )
+@example("storm.ended", {"records": float("inf")})
+@example("storm.released", {"records": float("-inf")})
 def test_no_event_breaks_the_timeline(name: str, fields: dict[str, Any]) -> None:
     """Any program may answer on a member's address, or write into the topic."""
     for found in read_events([{**event(name), **fields}, fields, name]):

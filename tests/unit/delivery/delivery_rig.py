@@ -207,17 +207,20 @@ class ModelDeadLetters:
 
 
 class ModelAnswers:
-    """A results topic; `on_write` is called before it acknowledges."""
+    """A results topic; `on_write` is called before it acknowledges. Those of `too_large` it can never take."""
 
     def __init__(self) -> None:
         self.written: list[Answer] = []
+        self.too_large: set[int] = set()
         self.on_write: Callable[[], None] = lambda: None
 
-    async def write(self, answers: Iterable[tuple[bytes | None, Answer]]) -> None:
+    async def write(self, answers: Iterable[tuple[bytes | None, Answer]]) -> list[int]:
         """Take answers."""
         self.on_write()
         await asyncio.sleep(0.01)
-        self.written += [answer for _, answer in answers]
+        given = [answer for _, answer in answers]
+        self.written += [answer for answer in given if answer.datum["n"] not in self.too_large]
+        return [index for index, answer in enumerate(given) if answer.datum["n"] in self.too_large]
 
 
 class Rig:

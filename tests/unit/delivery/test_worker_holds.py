@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import cycle
 from zlib import crc32
 
 import pytest
@@ -48,11 +49,16 @@ async def test_a_wrong_credential_holds_and_a_rotated_one_resumes() -> None:
 
 @played
 async def test_a_secret_that_cannot_be_read_keeps_the_hold() -> None:
-    """A reload that fails leaves the old vendor in place; the probe is made and the destination stays held."""
+    """A reload that fails leaves the old vendor in place; the probe is made and the destination stays held.
+
+    Kills: a vendor's module that ends the run with what it raises over a new secret.
+    """
     rig = Rig(lambda call: OK if call.token == "rotated" else Reply(401))
 
+    errors = cycle([ConfigurationError([ConfigFault("destinations.d.token", "file is missing")]), KeyError("token")])
+
     def unreadable() -> object:
-        raise ConfigurationError([ConfigFault("destinations.d.token", "file is missing")])
+        raise next(errors)
 
     async with rig.running():
         rig.offer(range(10))

@@ -301,6 +301,23 @@ async def test_answers_are_acknowledged_before_their_records_are_done() -> None:
     assert sorted(answer.datum["n"] for answer in rig.answers.written) == [0, 1, 2]
 
 
+@pytest.mark.promise("P14")
+@played
+async def test_an_answer_that_the_topic_can_never_take_ends_in_a_dead_letter() -> None:
+    """Its question is dead-lettered, and those around it are answered; one asked again is another index.
+
+    Kills: one long id or key that blocks its partition for ever.
+    """
+    rig = Rig(lambda call: Reply(200, {"answers": True, "again": [0] if call.nth == 0 else []}))
+    rig.answers.too_large = {1}
+    async with rig.running():
+        rig.offer(range(4))
+        await rig.done()
+    assert sorted(answer.datum["n"] for answer in rig.answers.written) == [0, 2, 3]
+    (letter,) = rig.dead_letters.dead_letters
+    assert (letter.record.offset, letter.cause, letter.code) == (1, "too_large", "results.too_large")
+
+
 @played
 async def test_a_question_that_breaks_a_rule_is_answered_before_its_dead_letter_is_done() -> None:
     """A local refusal of a question goes to the results topic too, and its record waits for that."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError, Producer
+from structlog.testing import capture_logs
 
 from connector.config.models import KafkaSettings
 from connector.kafka.producer import DeliveryFailed, KafkaProducer
+from connector.kafka.transactions import Outgoing, RecordTooLarge, TransactionalProducer
 from connector.testing.loop import run_virtual
 
 LATE = KafkaError(KafkaError._MSG_TIMED_OUT)
@@ -106,3 +109,93 @@ def test_a_cancelled_wait_leaves_nothing_behind() -> None:
         assert producer.in_flight == 0
 
     run_virtual(run())
+
+
+@pytest.mark.promise("P14")
+@pytest.mark.parametrize("values", [[b"a"], [b"a", b"b", b"c"]])
+def test_a_record_larger_than_the_whole_queue_is_too_large(values: list[bytes]) -> None:
+    """It never has room, so it has failed, and no other one waits for it. Kills: a wait that nothing can end."""
+    assert play(values, room=0) == (dict.fromkeys(range(len(values)), "MSG_SIZE_TOO_LARGE"), [], 0)
+
+
+async def test_a_dead_letter_larger_than_the_queue_is_not_waited_for() -> None:
+    """One record at a time, with librdkafka itself: the small ones go into the queue, the large one is too large."""
+    client = {"bootstrap.servers": "127.0.0.1:1", "queue.buffering.max.kbytes": 100, "message.timeout.ms": 60_000}
+    producer = KafkaProducer(KafkaSettings(topics=("t",), group_id="g", client=client))
+    await producer.start()
+    try:
+        with pytest.raises(DeliveryFailed, match=r"queue\.buffering\.max\.kbytes") as caught:
+            async with asyncio.timeout(10):
+                await producer.send("t", key=None, value=b"x" * 200_000)
+        assert caught.value.too_large
+        (await producer.enqueue("t", key=None, value=b"x")).cancel()
+    finally:
+        await producer.close(0)
+
+
+async def test_a_callback_that_raises_ends_no_other_acknowledgement() -> None:
+    """The thread that serves acknowledgements goes on, and hands over those that came before.
+
+    Kills: one thread less, unseen, after which no dead letter is ever acknowledged.
+    """
+    producer = KafkaProducer(KafkaSettings(topics=("t",), group_id="g", client={"bootstrap.servers": "127.0.0.1:1"}))
+    producer._loop = asyncio.get_running_loop()
+    futures = [producer._loop.create_future() for _ in range(2)]
+    left = list(futures)
+
+    def poll(_seconds: float) -> int:
+        if not left:
+            producer._stopping.set()
+            return 0
+        producer._acknowledge(left.pop(0), "t")(None, Acknowledged())
+        if left:
+            raise UnicodeDecodeError("utf-8", b"", 0, 1, "a line of librdkafka's log")
+        return 1
+
+    producer._producer = cast("Producer", SimpleNamespace(poll=poll))
+    with capture_logs() as lines:
+        await asyncio.to_thread(producer._serve)
+        async with asyncio.timeout(5):
+            assert await asyncio.gather(*futures) == [(3, 7), (3, 7)]
+    assert [line["task"] for line in lines] == ["kafka-producer"]
+
+
+class Acknowledged:
+    """A message that Kafka has taken."""
+
+    def partition(self) -> int:
+        """Return where it is."""
+        return 3
+
+    def offset(self) -> int:
+        """Return where it is."""
+        return 7
+
+
+def test_a_replayed_record_larger_than_the_queue_fails_its_transaction() -> None:
+    """The command says so and goes on with the others. Kills: a replay that tries the same record for ever."""
+
+    class Full:
+        def __len__(self) -> int:
+            return 0
+
+        def begin_transaction(self) -> None:
+            """Do nothing."""
+
+        def abort_transaction(self, _seconds: float) -> None:
+            """Do nothing."""
+
+        def produce(self, *_: object, **__: object) -> None:
+            """Have no room."""
+            raise BufferError
+
+        def poll(self, _seconds: float) -> None:
+            """Fail: nothing can make room."""
+            raise AssertionError
+
+    writer = TransactionalProducer(
+        KafkaSettings(topics=("t",), group_id="g", client={"bootstrap.servers": "none"}), "id"
+    )
+    writer._producer = cast("Producer", Full())
+    with pytest.raises(RecordTooLarge, match=r"queue\.buffering\.max\.kbytes"):
+        writer._commit_again([Outgoing("t", None, None, b"x" * 100, ())])

@@ -15,6 +15,7 @@ from connector.kafka.receipts import ResultsWriter
 from connector.records import Answer
 from connector.testing.loop import LoopClock, run_virtual
 
+TOO_LARGE = KafkaError.MSG_SIZE_TOO_LARGE
 ANSWERS = [(b"k%d" % number, Answer("s", {"number": number})) for number in range(6)]
 
 
@@ -45,6 +46,7 @@ class Moody:
     async def send_all(self, topic: str, records: Sequence[tuple[bytes | None, bytes]]) -> dict[int, DeliveryFailed]:
         """Return what failed."""
         self.tried += len(records)
+        assert {key for key, _ in records} <= {*dict(ANSWERS), None}
         faults = {index: moods.pop(0) for index, (_, value) in enumerate(records) if (moods := self.moods.get(value))}
         self.taken += [record for index, record in enumerate(records) if index not in faults]
         return faults
@@ -93,5 +95,34 @@ def test_a_schema_that_the_registry_rejects_ends_the_writing() -> None:
         with pytest.raises(FatalError, match="rejects"):
             await writer_to(producer, Rejected()).write(ANSWERS)
         assert producer.tried == 0
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P14")
+def test_an_answer_that_is_too_large_is_written_without_its_key_or_reported() -> None:
+    """It is not tried for ever, and holds up no other answer. A key may be as large as a whole record.
+
+    Kills: a question whose partition stands still for ever, because the results topic takes less than the source topic.
+    """
+
+    async def play() -> None:
+        large, late = (DeliveryFailed("results", KafkaError(code)) for code in (TOO_LARGE, KafkaError._MSG_TIMED_OUT))
+        producer = Moody({b"1": [large], b"2": [large] * 100, b"4": [late, large]})
+        assert list(await writer_to(producer).write(ANSWERS)) == [2]
+        keys = {value: key for key, value in producer.taken}
+        assert keys == {b"0": b"k0", b"1": None, b"3": b"k3", b"4": None, b"5": b"k5"}
+        assert len(producer.taken) == 5
+
+    run_virtual(play())
+
+
+def test_a_keyless_answer_that_is_too_large_is_tried_once() -> None:
+    """Without a key there is nothing to leave out."""
+
+    async def play() -> None:
+        producer = Moody({b"0": [DeliveryFailed("results", KafkaError(TOO_LARGE))] * 100})
+        assert list(await writer_to(producer).write([(None, ANSWERS[0][1]), ANSWERS[1]])) == [0]
+        assert producer.tried == 2
 
     run_virtual(play())

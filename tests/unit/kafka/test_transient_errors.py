@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from structlog.testing import capture_logs
 
 from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
 from connector.kafka import client, groups, topic_reader
 from connector.kafka.groups import CommittedOffsets, Groups
-from connector.kafka.topic_reader import TopicReader
+from connector.kafka.retention import Retention
+from connector.kafka.topic_reader import TopicReader, TopicTail
+from connector.kafka.topics import OwnTopic, TopicCheck
 
 SETTINGS = KafkaSettings(topics=["t"], group_id="g", client={"bootstrap.servers": "unused:9092"})
 STARTING = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.LEADER_NOT_AVAILABLE)
@@ -53,12 +56,30 @@ class Stumbling:
 
     def describe_consumer_groups(self, *_: object, **__: object) -> Any:
         """Answer with two members."""
+        return {"g": self._later("members", SimpleNamespace(members=[1, 2]))}
+
+    def describe_configs(self, *_: object, **__: object) -> Any:
+        """Answer that a topic is compacted."""
+        return {"t": self._later("configs", {"cleanup.policy": SimpleNamespace(value="compact")})}
+
+    def create_topics(self, *_: object, **__: object) -> Any:
+        """Create a topic; the first answer is lost, so it exists by then."""
+        return {"t": self._later("create", None)}
+
+    def delete_records(self, *_: object, **__: object) -> Any:
+        """Delete records."""
+        return {"t": self._later("delete", None)}
+
+    def _later(self, name: str, answer: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
-            future.set_result(self._answer("members", SimpleNamespace(members=[1, 2])))
+            future.set_result(self._answer(name, answer))
         except KafkaException as error:
             future.set_exception(error)
-        return {"g": future}
+        return future
+
+    def incremental_assign(self, *_: object) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
         """Do nothing."""
@@ -81,11 +102,12 @@ QUESTIONS: list[Callable[[], Any]] = [
     lambda: TopicReader(SETTINGS).whole("t").total,
     lambda: CommittedOffsets(SETTINGS, "g").committed([("t", 0)])["t", 0].offset,
     lambda: CommittedOffsets(SETTINGS, "g").bounds(("t", 0)),
+    lambda: TopicTail(SETTINGS, "t", latest=True).left,
 ]
 
 
 @pytest.mark.parametrize(
-    ("question", "answer"), list(zip(QUESTIONS, [("c", {"t": 2}), (0, 5), 3, 10, 4, (0, 5)], strict=True))
+    ("question", "answer"), list(zip(QUESTIONS, [("c", {"t": 2}), (0, 5), 3, 10, 4, (0, 5), 0], strict=True))
 )
 @pytest.mark.usefixtures("stumbling")
 def test_a_question_is_repeated_while_the_cluster_starts(question: Callable[[], Any], answer: object) -> None:
@@ -102,6 +124,25 @@ async def test_members_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> N
     asking = Groups.__new__(Groups)
     monkeypatch.setattr(Groups, "client", Stumbling(), raising=False)
     assert await asyncio.wait_for(asking.members("g"), 5) == 2
+
+
+async def test_what_an_admin_client_does_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A topic is created, its policy read, its beginning deleted, whatever the cluster answers for a moment.
+
+    Kills: `topics --create` and `dlq erase` that end with a leader's move; a compacted topic that is written to,
+    because it could not be asked about.
+    """
+    monkeypatch.setattr(client, "_REPEAT_PAUSE", 0.0)
+    for kind in (Retention, TopicCheck):
+        monkeypatch.setattr(kind, "client", Stumbling(), raising=False)
+    retention, topics = Retention.__new__(Retention), TopicCheck.__new__(TopicCheck)
+    topics._settings = SETTINGS.model_copy(update={"create_topics": True})
+    async with asyncio.timeout(5):
+        assert "compacted" in str(await retention.compacted("t"))
+        await retention.delete_before("t", {0: 1})
+        with capture_logs() as logged:
+            await topics._create([OwnTopic("t", "dead-letter")], 0, 1)
+    assert [line["event"] for line in logged] == ["kafka.topic_created"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -109,3 +111,39 @@ async def test_a_registry_that_does_not_answer_ends_the_replay(examiner: DeadLet
     async with examiner as found:
         with pytest.raises(StartupError, match="77"):
             await found.judge(dead(WIRE + b"x"))
+
+
+@pytest.mark.promise("P14")
+@pytest.mark.parametrize("step", ["decoded", "routed", "prepared"])
+async def test_an_unexpected_exception_is_shown_as_what_a_run_makes_of_it(
+    examiner: DeadLetterExaminer, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A fault of ours, or of a vendor's module, over one record is its refusal in every tool, as in a run.
+
+    Kills: `dlq show`, `explain`, `tap`, the console's page and a whole replay that end with a traceback for one record.
+    """
+
+    def broken(*_: object) -> Any:
+        raise ZeroDivisionError("a record's value")
+
+    preparer = examiner._preparer
+    if step == "decoded":
+        monkeypatch.setattr(examiner._decoder, "_find", broken)
+    elif step == "routed":
+        monkeypatch.setattr(preparer, "routes", SimpleNamespace(route=broken))
+        monkeypatch.setattr(inspect, "reroute", broken)
+    else:
+        monkeypatch.setattr(preparer._vendors["jg"], "encode", broken)
+    entry = dead(value(1))
+    shown, of_record = (
+        await examiner.inspect(entry),
+        await examiner.inspect_record(entry.facts.first_record(entry.record)),
+    )
+    judged = await examiner.judge(entry)
+    await examiner.close()
+    for found in (shown, of_record):
+        assert "ZeroDivisionError at line" in str(found)
+        assert f"while the record was {step}" in str(found)
+        assert "a record's value" not in str(found)
+    assert judged is not None
+    assert "internal.ZeroDivisionError" in str(judged)

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from connector.errors import ConnectorError
 from connector.pipeline.offsets import PartitionTracker, Phase
 from connector.records import DeadLetter, Event, Item, Record
+from connector.routing.table import Routed
 from connector.testing.loop import run_virtual
 from connector.vendors.base import VendorEvent
 from tests.unit.delivery.delivery_rig import ModelVendor, played
@@ -408,6 +409,33 @@ def test_a_record_read_again_goes_where_new_routes_send_it(to: str) -> None:
         assert [(0, 0) in rig.to[name].done for name in "de"] == [to == "d", to == "e"]
 
     run_virtual(play())
+
+
+@pytest.mark.promise("P14")
+@played
+async def test_an_unexpected_exception_over_a_record_read_again_ends_that_record_only() -> None:
+    """What a storm had set aside and cannot be routed any more, for a fault of ours, is refused with `internal`.
+
+    Kills: one of ten thousand records let go that ends the run.
+    """
+    rig = PipelineRig(filled(b"d", b"d"), latency=None)
+    async with rig.running():
+        await rig.until(lambda: len(rig.to["d"].waiting) == 2)
+        aside = list(rig.to["d"].waiting)
+        rig.to["d"].waiting.clear()
+        for delivery in aside:
+            rig.budget.release(delivery.charge)
+        route = rig.intake._services.routes.route
+
+        def routed(event: Event, record: Record, cluster_id: str) -> list[Routed]:
+            return [][record.offset + 1] if record.offset == 0 else route(event, record, cluster_id)
+
+        rig.intake._services.routes.route = routed  # type: ignore[method-assign]
+        assert rig.intake.take_again("d", [(each.tracker, each.record) for each in aside]) == []
+        rig.to["d"].send()
+        await rig.until(lambda: rig.source.committed.get(("t", 0)) == (2, ""))
+    assert rig.to["d"].refused == [(0, "internal.IndexError")]
+    assert (0, 1) in rig.to["d"].done
 
 
 @pytest.mark.promise("P12")

@@ -126,6 +126,18 @@ async def test_health_and_readiness(server: Server, member: FakeMember) -> None:
     assert (await ask(server, "GET", "/readyz"))[0] == 503
 
 
+@pytest.mark.promise("P14")
+async def test_half_a_character_breaks_no_page(server: Server, member: FakeMember) -> None:
+    """The message of a registry or a proxy may hold a lone surrogate: /status and /readyz show a question mark.
+
+    Kills: a status that answers 500 for as long as a hold lasts.
+    """
+    message = "HTTP 503, code 1: a\ud800b"
+    member.well = Check(ok=False, reasons=[message])
+    status, body, _ = await ask(server, "GET", "/readyz")
+    assert (status, json.loads(body)["reasons"][0]) == (503, "HTTP 503, code 1: a?b")
+
+
 async def test_status_is_json_with_nulls(server: Server) -> None:
     """/status is the member's own, nothing left out, and not cached."""
     status, body, headers = await ask(server, "GET", "/status")

@@ -100,6 +100,25 @@ def test_a_fault_is_in_the_result_the_metrics_and_nowhere_else(tmp_path: Path) -
         loaded.read_again()
 
 
+@pytest.mark.promise("P14")
+def test_an_unexpected_exception_is_a_fault_of_the_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a vendor's module raises over new settings is in the log, the metrics and the answer, with its place.
+
+    Kills: a SIGHUP that does nothing and says so nowhere but in `task.restarted`; a POST that answers 500.
+    """
+
+    def broken() -> object:
+        raise KeyError("s3cr3t")
+
+    configuration = Configuration(read(tmp_path / "u.yaml"), Metrics(), None, lambda *_: None, ManualClock())
+    configuration.running(object(), object())  # type: ignore[arg-type]  # neither is reached
+    monkeypatch.setattr(vendors, "kinds", broken)
+    found = asyncio.run(configuration.reload("signal"))
+    assert str(found.error).startswith("unexpected KeyError at line")
+    assert configuration.fault is not None
+    assert "s3cr3t" not in str(found)
+
+
 def test_a_vendor_is_built_again_whenever_its_secret_is_another_than_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,47 @@ def test_a_blocked_pipe_blocks_no_one(pipe: tuple[int, TextIO]) -> None:
     assert writer.flush(5)
 
 
+@pytest.mark.promise("P12")
+def test_a_full_pipe_that_does_not_block_loses_no_line(pipe: tuple[int, TextIO]) -> None:
+    """A process that shares the pipe may have made it non-blocking: the writer waits there, and not the others.
+
+    Kills: lines that are lost without being counted, and one that ends in the middle.
+    """
+    reading, stream = pipe
+    os.set_blocking(stream.fileno(), False)
+    writer = LogWriter(stream, lambda _: None)
+    lines = "".join(f"{number} {'x' * 990}\n" for number in range(300)).encode()
+    for line in lines.decode().splitlines(keepends=True):
+        writer.put(line)
+    assert not writer.flush(0.05)
+    got = b""
+    while len(got) < len(lines):
+        got += os.read(reading, 1 << 16)
+    assert got == lines
+    assert writer.flush(5)
+    assert writer.dropped == 0
+
+
+def test_a_report_that_fails_does_not_end_the_writer(pipe: tuple[int, TextIO]) -> None:
+    """The lines after it are written. Kills: a log that ends for ever because one line could not be made."""
+    reading, stream = pipe
+    called = threading.Event()
+
+    def report(_count: int) -> None:
+        called.set()
+        raise KeyError
+
+    writer = LogWriter(stream, report, limit=200_000)
+    line = "x" * 999 + "\n"
+    for _ in range(1000):
+        writer.put(line)
+    read_until(reading, (line * 150).encode())
+    assert called.wait(5)
+    writer.put("the end\n")
+    assert b"x" in read_until(reading, b"the end")
+    assert writer.flush(5)
+
+
 @pytest.mark.slow
 def test_dropped_lines_are_an_event_of_the_log(pipe: tuple[int, TextIO]) -> None:
     """The set-up of a process logs `log.dropped` with the number of lines."""

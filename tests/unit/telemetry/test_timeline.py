@@ -7,9 +7,13 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
+import orjson
 import pytest
 import structlog
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from connector.clock import SystemClock
 from connector.config.loader import LogSettings
@@ -19,6 +23,14 @@ from connector.runtime.events import write_events
 from connector.telemetry import logs
 from connector.telemetry.timeline import EVENTS, MOST, Timeline
 from tools.log_events import MEANINGS
+
+texts = st.text(st.characters(exclude_categories=()), max_size=30)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+"""What a foreign server's JSON may hold: lone surrogates, numbers of any size."""
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +86,21 @@ def test_a_ring_is_bounded_and_its_ids_are_unique() -> None:
     assert len(found[0]["partitions"]) == 21
     assert not timeline.unwritten
     assert timeline.events(since=4e9) == []
+
+
+@pytest.mark.promise("P14")
+@given(json_values)
+@example({"a\ud800": ["\ud800"], "b": 2**64})
+@example({"message": "x" * 499 + "\ud83d\ude00"})
+def test_whatever_an_event_holds_it_can_be_written(value: Any) -> None:
+    """Texts with half of a character, and numbers beyond 64 bits, become plain JSON.
+
+    Kills: one event that no topic and no page ever takes, and all events behind it.
+    """
+    timeline = Timeline("m", written=True)
+    timeline.note({"event": "registry.waiting", "message": value})
+    (event,) = timeline.unwritten
+    assert orjson.loads(orjson.dumps(event, default=str))["event"] == "registry.waiting"
 
 
 async def test_events_that_kafka_does_not_take_are_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
