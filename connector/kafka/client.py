@@ -313,6 +313,8 @@ def consumer_config(settings: KafkaSettings, group_id: str, queue_bytes: int) ->
     return {
         # With KIP-848 the broker assigns, and librdkafka refuses a strategy in addition.
         **({} if kip_848 else {"partition.assignment.strategy": "cooperative-sticky"}),
+        # How long a classic group may not know of added partitions or a recreated topic; librdkafka's default is 5 min.
+        "topic.metadata.refresh.interval.ms": 30_000,
         # With a small queue the fetcher would otherwise back off for a second each time the queue is full.
         "fetch.queue.backoff.ms": 10,
         # The queue may exceed its limit by one fetch; a record larger than these limits comes alone (KIP-74).

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -114,8 +114,9 @@ class KafkaSource:
 
     `own_topics` never match a pattern. An own topic that is named is read from its beginning if the group has no
     offset. `queue_bytes` limits what librdkafka fetches ahead. Once the group counts this member, and before it reads
-    anything, `why_not_begin` may return an error that ends it. Nothing connects before `start`. The constructor raises
-    `StartupError` for properties that the connector owns and for a pattern that is not a regular expression.
+    anything, `why_not_begin` may return an error that ends it; it is asked again after the member may have been away
+    from the group. Nothing connects before `start`. The constructor raises `StartupError` for properties that the
+    connector owns and for a pattern that is not a regular expression.
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class KafkaSource:
         self._leaving = False
         self._fatal: str | None = None
         self._why_not_begin = why_not_begin
+        self._may_begin = why_not_begin is None
         self._refusal: FatalError | None = None
         self._closed = True
 
@@ -210,21 +212,23 @@ class KafkaSource:
         # librdkafka would wait for the coordinator for a whole session time-out, without polling.
         if self._errors.all_down and not await self._answers():
             return {(c.topic, c.partition): "no broker answers" for c in commits}
-        self._next_look = self._clock.now() + _LOOK_SECONDS
         # Asked before each commit: in a recreated topic the same offset is another record.
         others = await self._ids.others({(c.topic, c.partition) for c in commits})
         faults: dict[TopicPartition, str] = dict.fromkeys(others, FinalFault("the topic was deleted"))
         offsets = [PartitionOffset(*c) for c in commits if (c.topic, c.partition) not in others]
+        return faults | await self._store(offsets)
+
+    async def _store(self, offsets: list[PartitionOffset]) -> dict[TopicPartition, str]:
         if not offsets:
-            return faults
+            return {}
         try:
             # Not `store_offsets` or a bare `commit()`: both drop a commit that changes only the metadata.
             answers = await self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             if kafka_error(error).code() == FATAL:
                 self._fatal = error_text(error)
-            return faults | {(o.topic, o.partition): _commit_fault(error) for o in offsets}
-        return faults | {(a.topic, a.partition): _commit_fault(a.error) for a in answers if a.error is not None}
+            return {(o.topic, o.partition): _commit_fault(error) for o in offsets}
+        return {(a.topic, a.partition): _commit_fault(a.error) for a in answers if a.error is not None}
 
     async def pause(self, partitions: Iterable[TopicPartition]) -> None:
         """Stop fetching these partitions, if assigned. Records fetched ahead are dropped and fetched again."""
@@ -301,6 +305,8 @@ class KafkaSource:
         if now >= self._next_look and not self._errors.all_down:
             self._next_look = now + _LOOK_SECONDS
             await self._ids.look()
+            # Held partitions begin at their assignment.
+            await self._begin_recreated(self._subscribed - {topic for topic, _ in self._assigned})
         self._changed.clear()
         try:
             # Poll only briefly, because a paused partition may have to be resumed at any moment.
@@ -310,9 +316,14 @@ class KafkaSource:
         if self._refusal is not None:
             raise self._refusal
         # Checked before the records are used: they may be those of a recreated topic.
-        if (fault := self._fatal or self._ids.held.fault()) is not None:
-            raise FatalError(f"the Kafka consumer stopped: {fault}")
-        records = to_records(messages, self._judge)
+        await self._raise_fault()
+        try:
+            records = to_records(messages, self._judge)
+        except FatalError:
+            # An offset may be out of range because its topic was recreated. Then the group's offsets are gone as well.
+            await self._ids.look()
+            await self._raise_fault()
+            raise
         self._poll_size.saw(records)
         if self._changed or self._reseek:
             records = await self._of_this_epoch(records)
@@ -322,6 +333,12 @@ class KafkaSource:
         if self._errors.of_client:
             await self._probe(now, alive=bool(records))
         return records
+
+    async def _raise_fault(self) -> None:
+        """Raise `FatalError` if this consumer must not go on."""
+        if (fault := self._fatal or self._ids.held.fault()) is not None:
+            await self._begin_recreated(self._ids.held.recreated)
+            raise FatalError(f"the Kafka consumer stopped: {fault}")
 
     def _judge(self, error: KafkaError, message: Message) -> None:
         """Raise `FatalError` for a permanent error of the consumer; log any other once."""
@@ -364,11 +381,11 @@ class KafkaSource:
         return kept
 
     async def _on_assign(self, _consumer: AIOConsumer, partitions: list[PartitionOffset]) -> None:
-        if partitions and self._why_not_begin is not None:
+        if partitions and self._why_not_begin is not None and not self._may_begin:
             self._refusal = await self._why_not_begin()
             if self._refusal is not None:
                 return
-            self._why_not_begin = None
+            self._may_begin = True
         assigned = await self._start_of(partitions)
         if assigned is None:
             return
@@ -398,10 +415,14 @@ class KafkaSource:
             await self._listener.on_revoke(gone)
         finally:
             self._forget(gone)
+            # A member without partitions does not learn of it if the group drops it. Without increments every rebalance
+            # takes all partitions for a moment.
+            self._may_begin = self._may_begin and not (self._incremental and not self._assigned)
 
     async def _on_lost(self, _consumer: AIOConsumer, partitions: list[PartitionOffset]) -> None:
         # Forgotten before the listener runs: unlike in `_on_revoke` it commits nothing, so it needs no assignment.
         gone = self._gone(partitions)
+        self._may_begin = False
         _log.warning("kafka.lost", partitions=[f"{topic}[{partition}]" for topic, partition in gone])
         self._forget(gone)
         await self._listener.on_lost(gone)
@@ -450,6 +471,18 @@ class KafkaSource:
         wanted = frozenset(matching.union(self._topics.names))
         if wanted and wanted != self._subscribed:
             await self._subscribe(wanted)
+
+    async def _begin_recreated(self, topics: Collection[str]) -> None:
+        """Let the group read those of these topics that were recreated from their first record."""
+
+        async def store(commits: Sequence[Commit]) -> dict[TopicPartition, str]:
+            # Not `commit`, which refuses partitions that are held since the old topic.
+            return await self._store([PartitionOffset(*commit) for commit in commits])
+
+        try:
+            await self._starts.begin_recreated(self._consumer, topics, store)
+        except KafkaException as error:
+            self._errors.report(kafka_error(error))
 
     async def _count_partitions(self) -> None:
         """Refresh the partition counts, by which rate limits are shared: this rebalance may have added partitions."""

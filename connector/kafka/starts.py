@@ -28,7 +28,10 @@ _REQUEST_SECONDS: Final = 5.0
 # ListOffsets' own numbers in place of a timestamp (KIP-79): the first offset, and the end.
 _EARLIEST: Final = -2
 _LATEST: Final = -1
-_BEGIN_SECONDS: Final = 15.0
+_KNOWN_SECONDS: Final = 4.0
+"""How long the member that begins a topic waits for one that knows that the topic was recreated: a running member looks
+for that every two seconds."""
+_BEGIN_SECONDS: Final = 20.0
 _NEXT_SECONDS: Final = 10.0
 """How long members wait for the one that begins a topic, and how much longer each of them for the next: longer than
 one takes from its question to its commit, because each request ends after `_REQUEST_SECONDS`."""
@@ -79,16 +82,20 @@ class Starts:
     """Where a member's partitions start; `start` is `kafka.start`, for partitions in which the group has no offset.
 
     Two kinds are always read from their first record. First, topics in `whole`: the connector's own topics are written
-    for this group. Second, with `latest`, partitions that are newer than the group. Their records came while the group
-    was at work, and Kafka may take minutes to announce a partition, so starting at its end would lose them. A partition
-    without an offset counts as newer if the group has committed any offset in its topic, or in a topic that the same
-    pattern matches (`kin` returns those), or if its topic appeared after the member's first assignment.
+    for this group. Second, with `latest` or a time, partitions that are newer than the group. Their records came while
+    the group was at work, and Kafka may take minutes to announce a partition, so starting at its end would lose them.
+    Their timestamps may be of any time. A partition without an offset counts as newer if the group has committed any
+    offset in its topic, or if this member has seen offsets in a topic of that name: that topic was recreated, because
+    Kafka deletes the offsets with the topic. With `latest` it is also newer if the group has committed an offset in a
+    topic that the same pattern matches (`kin` returns those), or if its topic appeared after the member's first
+    assignment.
 
-    In a new group with `latest`, one member begins a topic and its kin: the owner of their first partition commits a
-    start for all of their partitions, and the other members wait until they see it. All members of a new group come at
-    the same moment. If each committed only its own partitions, the others' would look added and be read from their
-    beginning. If each committed all of them, a commit could be above the offset at which a partition's owner has begun,
-    and records that the owner has not delivered would count as done. If the owner dies, another member takes its place.
+    Otherwise one member begins a topic and its kin: the owner of their first partition commits a start for all of their
+    partitions, and the other members wait until they see it. All members of a new group come at the same moment. If
+    each committed only its own partitions, the others' would look added and be read from their beginning. If each
+    committed all of them, a commit could be above the offset at which a partition's owner has begun, and records that
+    the owner has not delivered would count as done. If the owner dies, another member takes its place. The owner also
+    waits a moment, because another member may know that the topic was recreated, and let it begin at its first record.
 
     A partition that does not exist, because its topic was deleted or recreated with fewer partitions since Kafka
     assigned it, starts at 0, where it starts if it is created again. Kafka never answers a question for its end.
@@ -105,15 +112,19 @@ class Starts:
         self._is_closing = is_closing
         self._whole = whole
         self._kin = kin
+        self._moves = start != "earliest"
+        """Whether the start depends on when it is asked for, or on timestamps: the beginning stays the beginning."""
         self._first_topics: frozenset[str] | None = None
+        self._begun: set[str] = set()
+        """The topics in which this member has seen an offset of the group."""
 
     async def find(
         self, consumer: AIOConsumer, partitions: list[PartitionOffset], commit: Committer
     ) -> list[Assigned] | None:
         """Return where each partition starts, None if the source is closed meanwhile. Raises `KafkaException`.
 
-        A start that moves with time (`latest`, a timestamp) is committed at once. Otherwise, if an assignment made no
-        progress, the next one would resolve it again and skip the records in between.
+        A start that moves (`latest`, a timestamp) is committed at once. Otherwise, if an assignment made no progress,
+        the next one would resolve it again and skip the records in between.
         """
         if self._start == "latest" and self._first_topics is None:
             self._first_topics = frozenset((await consumer.list_topics(timeout=_REQUEST_SECONDS)).topics)
@@ -127,12 +138,10 @@ class Starts:
         # Newer than the first answer.
         committed |= {each: group.committed[each] for each in missing & group.committed.keys()}
         missing = {each for each, at in committed.items() if at.offset < 0}.difference(chosen)
+        self._begun |= {topic for (topic, _), at in committed.items() if at.offset >= 0}
         fresh, gone = await self._resolve(consumer, sorted(missing), group.begun)
-        # The beginning stays the beginning whenever it is asked for, so it need not be committed.
-        moves = self._start != "earliest"
-        _log_faults(
-            await _commit(commit, {each: at for each, at in fresh.items() if moves and each[0] not in self._whole})
-        )
+        if self._moves:
+            _log_faults(await _commit(commit, {each: at for each, at in fresh.items() if each[0] not in self._whole}))
         starts = fresh | dict.fromkeys(gone, 0) | chosen
         return [
             Assigned(*each, starts[each], None, "")
@@ -141,22 +150,42 @@ class Starts:
             for each, at in committed.items()
         ]
 
+    async def begin_recreated(self, consumer: AIOConsumer, topics: Collection[str], commit: Committer) -> None:
+        """Commit the first offsets of those of the topics that were recreated. Raises `KafkaException`.
+
+        A member that starts later does not know that such a topic is newer than the group: it would begin at the end.
+        """
+        if not self._moves or not (begun := self._begun.intersection(topics).difference(self._whole)):
+            return
+        known = (await consumer.list_topics(timeout=_REQUEST_SECONDS)).topics
+        for topic in sorted(begun & known.keys()):
+            partitions = [(topic, number) for number in known[topic].partitions]
+            committed = await _committed(consumer, [PartitionOffset(*partition) for partition in partitions])
+            if all(at.offset < 0 for at in committed.values()):
+                _log_faults(await _commit(commit, await _offsets_at(consumer, partitions, _EARLIEST)))
+
     async def _until_begun(
         self, consumer: AIOConsumer, missing: set[TopicPartition], commit: Committer
     ) -> tuple[_Group, dict[TopicPartition, int]] | None:
         """Begin the topics that are this member's to begin, and wait for the others; return the starts chosen here."""
         now = asyncio.get_running_loop().time
-        since, chosen = now(), dict[TopicPartition, int]()
+        since, chosen, noted = now(), dict[TopicPartition, int](), dict[TopicPartition, int]()
         while not self._is_closing():
             group = await self._look_at_group(consumer, missing)
             if not group.without_start(missing - chosen.keys()):
                 return group, {each: at for each, at in chosen.items() if each in missing}
             begins = group.to_begin(missing, now() - since)
             if left := [each for each in begins if each not in chosen]:
-                starts = await _offsets_at(consumer, left, _LATEST)
+                # Noted before the wait, so that what comes meanwhile is read.
+                noted |= await self._offsets_at_start(consumer, [each for each in left if each not in noted])
+                if now() - since < _KNOWN_SECONDS:
+                    await asyncio.sleep(_BEGIN_PAUSE)
+                    continue
+                starts = {each: noted[each] for each in left}
                 # Tried again: as long as it is not committed, the next member would begin the topic, elsewhere.
                 if not (faults := await _commit(commit, starts)) or now() - since >= _BEGIN_SECONDS:
                     _log_faults(faults)
+                    self._begun |= {topic for topic, _ in starts.keys() - faults.keys()}
                     chosen |= starts
                     continue
             await asyncio.sleep(_BEGIN_PAUSE)
@@ -165,17 +194,18 @@ class Starts:
     async def _look_at_group(self, consumer: AIOConsumer, missing: Collection[TopicPartition]) -> _Group:
         """Return what the group has committed in the topics, and their kin, of partitions without an offset."""
         topics = {topic for topic, _ in missing} - set(self._whole)
-        if self._start != "latest" or not topics:
+        if not self._moves or not topics:
             return _Group()
         known = (await consumer.list_topics(timeout=_REQUEST_SECONDS)).topics
-        kin = {topic: self._kin(topic, known) for topic in topics}
+        # A topic that is new to the group may be older than the group, and a time says how much of it is wanted.
+        kin = {topic: self._kin(topic, known) if self._start == "latest" else set() for topic in topics}
         wanted = sorted(known.keys() & topics.union(*kin.values()))
         # In one question: a member of a new group may commit the starts of all between two.
         committed = await _committed(
             consumer, [PartitionOffset(topic, number) for topic in wanted for number in known[topic].partitions]
         )
         begun = {topic for (topic, _), at in committed.items() if at.offset >= 0}
-        begun |= topics - (self._first_topics or topics)
+        begun |= (topics - (self._first_topics or topics)) | (topics & self._begun)
         begun |= {relative for topic in topics if kin[topic] & begun for relative in (topic, *kin[topic])}
         return _Group(committed, frozenset(begun), {topic: frozenset((topic, *kin[topic])) for topic in topics})
 
@@ -200,8 +230,14 @@ class Starts:
     ) -> dict[TopicPartition, int]:
         whole = [partition for partition in partitions if partition[0] in begun.union(self._whole)]
         there = [partition for partition in partitions if partition not in whole]
+        return await self._offsets_at_start(consumer, there) | await _offsets_at(consumer, whole, _EARLIEST)
+
+    async def _offsets_at_start(
+        self, consumer: AIOConsumer, partitions: list[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """Return where these partitions start by `kafka.start`."""
         time = self._start if isinstance(self._start, int) else {"earliest": _EARLIEST, "latest": _LATEST}[self._start]
-        starts = await _offsets_at(consumer, there, time) | await _offsets_at(consumer, whole, _EARLIEST)
+        starts = await _offsets_at(consumer, partitions, time)
         # There is no record at or after the time yet, so reading starts at the end.
         beyond = [partition for partition, offset in starts.items() if offset < 0]
         return starts | await _offsets_at(consumer, beyond, _LATEST)

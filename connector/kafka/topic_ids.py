@@ -79,15 +79,19 @@ class HeldIds:
         self._recreated |= {partition for partition in others if found[partition[0]] != GONE}
         return others
 
+    @property
+    def recreated(self) -> set[str]:
+        """The recreated topics whose partitions are held."""
+        return {topic for topic, _ in self._recreated}
+
     def fault(self) -> str | None:
         """Return the message about recreated topics whose partitions are held; None if there are none."""
-        recreated = sorted({topic for topic, _ in self._recreated})
-        if not recreated:
+        if not self._recreated:
             return None
         return (
-            f"topic {', '.join(recreated)} was deleted and recreated while being consumed. Going on would skip the new "
-            "topic's first records, so nothing was committed. The next run begins at kafka.start; to choose another "
-            "place, run `connector offsets reset`"
+            f"topic {', '.join(sorted(self.recreated))} was deleted and recreated while being consumed. Going on would "
+            "skip the new topic's first records, so nothing was committed. The next run reads it from its first "
+            "record; to choose another place, run `connector offsets reset`"
         )
 
 

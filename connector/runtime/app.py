@@ -204,7 +204,7 @@ async def _run(
     avro = _avro(configuration, own, passed_on(base, kinds), clock, trouble)
     dead_letters = _dead_letters(base, producer, metrics, clock)
     receipts = _receipts(base, avro, producer, group, metrics, clock)
-    source, tracer = _source(base, group, clock, partial(_other_side, base, destination, clock)), _tracer(base)
+    source, tracer = _source(base, group, clock, _other_side(base, destination, clock)), _tracer(base)
     # The counts that the consumer refreshes come first: partitions may be added while the member runs.
     counts = ChainMap(source.counts, dict(report.partitions))
     edges = Edges(
@@ -233,7 +233,7 @@ async def _run(
         async with _background(configuration, group, source, counts, member, metrics, producer, stop):
             await pipeline.run(stop)
     except OtherSideRuns:
-        # This member has delivered nothing, and its group's offsets are no newer than the other side's.
+        # This member has delivered nothing since then, and its group's offsets are no newer than the other side's.
         async with Groups(base.kafka) as groups:
             await give_back(groups, base, destination)
         raise
@@ -359,9 +359,19 @@ def _receipts(
     return ReceiptWriter(encoder, producer, topic, group, metrics=metrics, clock=clock)
 
 
-async def _other_side(settings: Settings, destination: str | None, clock: Clock) -> OtherSideRuns | None:
-    async with Groups(settings.kafka) as groups:
-        return await other_side(groups, settings, destination, clock)
+def _other_side(
+    settings: Settings, destination: str | None, clock: Clock
+) -> Callable[[], Awaitable[OtherSideRuns | None]]:
+    """Return what a member asks when it begins, and again when it is back after it was away from its group."""
+    is_back = False
+
+    async def ask() -> OtherSideRuns | None:
+        nonlocal is_back
+        was_back, is_back = is_back, True
+        async with Groups(settings.kafka) as groups:
+            return await other_side(groups, settings, destination, clock, is_back=was_back)
+
+    return ask
 
 
 def _source(

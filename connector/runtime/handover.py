@@ -44,7 +44,7 @@ log = structlog.get_logger()
 
 
 class OtherSideRuns(FatalError):
-    """Both sides have started at once: this one must not deliver anything."""
+    """The other side runs, or has run since this one began: this one must not deliver anything."""
 
 
 async def take_over(groups: Groups, settings: Settings, destination: str | None, clock: Clock) -> None:
@@ -55,20 +55,41 @@ async def take_over(groups: Groups, settings: Settings, destination: str | None,
         await _split(groups, settings, destination, clock)
 
 
-async def other_side(groups: Groups, settings: Settings, destination: str | None, clock: Clock) -> OtherSideRuns | None:
-    """Return why a member must not begin although it has joined its group: the other side has members as well."""
+async def other_side(
+    groups: Groups, settings: Settings, destination: str | None, clock: Clock, *, is_back: bool = False
+) -> OtherSideRuns | None:
+    """Return why a member must not begin although it has joined its group: the other side has members as well.
+
+    `is_back`: this member has begun before and was away; then the other side may also have run and stopped.
+    """
     base = settings.kafka.group_id
     others = [f"{base}.{name}" for name in settings.destinations] if destination is None else [base]
     # Only one side ends where both see each other.
     patience = LEAVE_SECONDS if destination is None else 0.0
     try:
         await _until_left(groups, others, clock, clock.now() + patience)
+        if is_back:
+            await _judge_absence(groups, settings, destination)
     except OtherSideRuns as error:
         return error
     except StartupError as error:
         # It could be read when this member started.
         log.warning("offsets.waiting", group=base, message=f"it is not known whether the other side runs: {error}")
     return None
+
+
+async def _judge_absence(groups: Groups, settings: Settings, destination: str | None) -> None:
+    """Raise `OtherSideRuns` if the other side has run while a member was away."""
+    base = settings.kafka.group_id
+    for name in settings.destinations if destination is None else [destination]:
+        own = await _if_allowed(groups.committed(f"{base}.{name}"), [])
+        # At this member's start all offsets of own groups were marked, or those of its own group were not.
+        if any(_is_handed_over(commit) is (destination is not None) for commit in own):
+            other = f"{base}.{name}" if destination is None else base
+            raise OtherSideRuns(
+                f"group {other} has run while this member was away from its group; start it again, so that it takes "
+                "over what was delivered"
+            )
 
 
 async def give_back(groups: Groups, settings: Settings, destination: str | None) -> None:

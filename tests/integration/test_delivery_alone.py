@@ -11,7 +11,7 @@ from connector.testing.faults import Fault
 from tests.integration.accounts import Accounts, Writer, accounts, contract, mytracker
 from tests.integration.events import FIRST_CUID, Message, good
 from tests.integration.job import Job, Member, wait_for
-from tests.integration.load import runs
+from tests.integration.load import frozen, runs
 
 COUNT: Final = 600
 RETRY: Final = {"retry": {"initial": "100ms", "max": "500ms"}}
@@ -204,4 +204,43 @@ def test_of_two_sides_that_start_at_once_one_delivers(job: Job) -> None:
         assert "stop the members of" in ended.text
         until_done(job, runner, group if runner is sides[0] else f"{group}.jiguang")
         assert runner.stop() == 0
+        assert vendors["jiguang"].cuids == dict.fromkeys((FIRST_CUID + number for number in range(300)), 1)
+
+
+@pytest.mark.promise("P3")
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("suspended", "leaves"), [("combined", False), ("alone", True)])
+def test_a_member_that_was_suspended_delivers_nothing_beside_or_after_the_other_side(
+    suspended: str, job: Job, *, leaves: bool
+) -> None:
+    """A machine sleeps beyond the session, and the other side starts: the member ends when it is back.
+
+    So it does if the other side has stopped again. Started once more, it knows what was delivered meanwhile.
+    Kills: a member that looks for the other side only before its first record.
+    """
+    with accounts(*VENDORS) as vendors:
+        given = settings(job, vendors, start="earliest")
+        given["limits"] = {"drain_timeout": "3s"}
+        for destination in given["destinations"].values():
+            destination["timeout"] = "1s"
+        sides = {"combined": ((), job.group), "alone": (("--destination", "jiguang"), f"{job.group}.jiguang")}
+        (first, group), (second, other) = sides.pop(suspended), sides.popitem()[1]
+        job.produce(good(range(100)))
+        sleeper = job.start(given, *first)
+        until_done(job, sleeper, group)
+        with frozen(sleeper):
+            meanwhile = job.start(given, *second)
+            job.produce(good(range(100, 200)))
+            until_done(job, meanwhile, other)
+            if leaves:
+                assert meanwhile.stop() == 0
+        assert sleeper.exit_code(40) == 1
+        assert f"group {other} has {'run' if leaves else 'running members'}" in sleeper.text
+        job.produce(good(range(200, 300)))
+        if not leaves:
+            until_done(job, meanwhile, other)
+            assert meanwhile.stop() == 0
+        again = job.start(given, *first)
+        until_done(job, again, group)
+        assert again.stop() == 0
         assert vendors["jiguang"].cuids == dict.fromkeys((FIRST_CUID + number for number in range(300)), 1)

@@ -97,10 +97,18 @@ def test_partitions_that_are_added_are_read_from_their_first_record(
     assert vendor.cuids.total() == 200
 
 
-def test_a_topic_deleted_under_way_is_waited_for_and_said(kafka: Kafka, job: Job, vendor: Vendor) -> None:
-    """A topic is deleted and recreated: the member reports it, keeps running, and reads the whole new topic."""
+@pytest.mark.promise("P1")
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+def test_a_topic_deleted_under_way_is_waited_for_and_said(start: str, kafka: Kafka, job: Job, vendor: Vendor) -> None:
+    """A topic is deleted and recreated: the member reports it, keeps running, and reads the whole new topic.
+
+    Kills: the end of the new topic, because the group has no offsets in it.
+    """
+    settings = _settings(job, vendor)
+    settings["kafka"]["start"] = start
+    member = job.start(settings)
+    member.wait(lambda: owned(job, member) == [6], "its partitions")
     job.produce(good(range(300)))
-    member = job.start(_settings(job, vendor))
     job.until_done(member)
     admin = _admin(kafka)
     for future in admin.delete_topics([job.topic]).values():
@@ -114,19 +122,31 @@ def test_a_topic_deleted_under_way_is_waited_for_and_said(kafka: Kafka, job: Job
     assert vendor.cuids.total() == 500
 
 
+@pytest.mark.promise("P1")
 @pytest.mark.promise("P2")
-@pytest.mark.parametrize("protocol", ["cooperative", "kip-848"])
+@pytest.mark.parametrize(
+    ("protocol", "start", "new"),
+    [
+        ("cooperative", "earliest", 500),
+        ("kip-848", "earliest", 500),
+        ("cooperative", "latest", 500),
+        ("cooperative", "latest", 100),
+    ],
+)
 def test_a_topic_made_anew_behind_a_members_back_is_read_from_its_first_record(
-    protocol: str, kafka: Kafka, job: Job, vendor: Vendor
+    protocol: str, start: str, new: int, kafka: Kafka, job: Job, vendor: Vendor
 ) -> None:
     """A topic is deleted, recreated and written to before its member notices: none of the new records is passed over.
 
-    Kills: a commit in the new topic of a position in the old one.
+    So it is whether or not the new topic is as long as the old one, and if another process goes on, for which the
+    group has no offsets. Kills: a commit in the new topic of a position in the old one.
     """
-    old, new = 300, 500
-    job.produce(good(range(old), partition=0))
+    old = 300
     settings = settings_of(job, vendor, protocol)
+    settings["kafka"]["start"] = start
     member = job.start(settings)
+    member.wait(lambda: owned(job, member) == [6], "its partitions")
+    job.produce(good(range(old), partition=0))
     job.until_done(member)
     with frozen(member):
         admin = _admin(kafka)

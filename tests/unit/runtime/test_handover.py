@@ -294,6 +294,29 @@ def test_of_two_sides_that_start_at_once_one_delivers(seed: int, combined: int |
     run_virtual(play())
 
 
+@pytest.mark.promise("P3")
+@pytest.mark.parametrize("suspended", [None, "a"])
+@pytest.mark.parametrize("ran", [True, False])
+def test_who_is_back_ends_if_the_other_side_has_run_meanwhile(suspended: str | None, *, ran: bool) -> None:
+    """A member was suspended. If the other side started, delivered and stopped, its own offsets are old.
+
+    Otherwise it goes on. Kills: looking for running members of the other side only.
+    """
+
+    async def play() -> None:
+        groups, settings, clock = ModelGroups(), configured("a", "b"), LoopClock()
+        other, group = ("a", "g") if suspended is None else (None, "g.a")
+        groups.commits["g"] = Commit(*PARTITION, 1, "")
+        await take_over(cast("Any", groups), settings, suspended, clock)
+        groups.commits[group] = Commit(*PARTITION, 2, "")
+        if ran:
+            await take_over(cast("Any", groups), settings, other, clock)
+        reason = await other_side(cast("Any", groups), settings, suspended, clock, is_back=True)
+        assert (reason is not None) is ran
+
+    run_virtual(play())
+
+
 @played
 async def test_a_group_that_may_not_be_read_has_never_run() -> None:
     """Who grants this client its own group only can run all destinations; no other client runs one of them."""
