@@ -52,6 +52,49 @@ cdef int64_t FIRST_SECOND = -62135596800  # of the year 1, as in `routing.conver
 cdef int64_t LAST_SECOND = 253402300799  # of the year 9999
 
 
+cdef Py_ssize_t slot(kind, str name) except -1:
+    """Return where a record keeps a field: reading it there costs a tenth of a look-up by name."""
+    cdef Py_ssize_t place = place_of_slot(getattr(kind, name))
+    if place < 0:
+        raise TypeError(f"{name} is not a slot of {kind}")
+    return place
+
+
+cdef Py_ssize_t OFFSET = slot(Record, "offset")
+cdef Py_ssize_t TIMESTAMP = slot(Record, "timestamp")
+cdef Py_ssize_t KEY = slot(Record, "key")
+cdef Py_ssize_t VALUE = slot(Record, "value")
+cdef Py_ssize_t HEADERS = slot(Record, "headers")
+
+
+cdef inline object field_of(record, Py_ssize_t place):
+    """Return a field of a record, by its slot."""
+    cdef PyObject* field = (<PyObject**>(<char*><PyObject*>record + place))[0]
+    if field is NULL:
+        raise AttributeError("a record without one of its fields")
+    return <object>field
+
+
+cdef str numbered(str text, number):
+    """Return a text with a number that is not negative after it: as formatting does, in half of the time."""
+    cdef unsigned char digits[20]
+    cdef int first = 20
+    cdef uint64_t rest = number
+    cdef Py_ssize_t size = len(text)
+    if not PyUnicode_IS_ASCII(text):
+        return f"{text}{number}"
+    while True:
+        first -= 1
+        digits[first] = 48 + rest % 10
+        rest //= 10
+        if rest == 0:
+            break
+    made = PyUnicode_New(size + 20 - first, 127)
+    memcpy(PyUnicode_DATA(made), PyUnicode_DATA(text), size)
+    memcpy(<char*>PyUnicode_DATA(made) + size, &digits[first], 20 - first)
+    return made
+
+
 cdef struct Found:
     # The state of one record's fields.
     Py_ssize_t starts[MOST_FIELDS]
@@ -115,8 +158,10 @@ cdef class Items:
         cdef int group = -1
         cdef int64_t size, total = 0
         for record in records:
-            found_value, key = record.value, record.key
-            if type(found_value) is not bytes or record.headers:
+            if type(record) is not Record:
+                break
+            found_value, key = field_of(record, VALUE), field_of(record, KEY)
+            if type(found_value) is not bytes or field_of(record, HEADERS):
                 break
             value = found_value
             begin(&cursor, value, 0)
@@ -134,8 +179,8 @@ cdef class Items:
                 if fields.id_size:
                     name = "id:" + value[fields.id_start : fields.id_start + fields.id_size].decode()
                 else:
-                    name = f"{position}{record.offset}"
-                body = self.body(&cursor, &fields, name, record.timestamp)
+                    name = numbered(position, field_of(record, OFFSET))
+                body = self.body(&cursor, &fields, name, field_of(record, TIMESTAMP))
             except Exception:
                 break
             if body is None or PyBytes_GET_SIZE(body) > room:

@@ -18,8 +18,10 @@ cdef class Questions:
         cdef str own = identity.decode()
         group = None
         for record in records:
-            found_value, key = record.value, record.key
-            if type(found_value) is not bytes or record.headers:
+            if type(record) is not Record:
+                break
+            found_value, key = field_of(record, VALUE), field_of(record, KEY)
+            if type(found_value) is not bytes or field_of(record, HEADERS):
                 break
             value = found_value
             begin(&cursor, value, 0)
@@ -46,7 +48,7 @@ cdef class Questions:
             size = charge + cursor.end + (0 if key is None else len(key)) + PyBytes_GET_SIZE(body)
             total += size
             made = item(body, 1, number, None, self.context(name, group, number, (), now - ahead))
-            found.append(make(record, tracker, bit, made, f"{own}{record.offset}", size))
+            found.append(make(record, tracker, bit, made, numbered(own, field_of(record, OFFSET)), size))
         if found is not None:
             offers.append(offer(group, found, total))
         return offers

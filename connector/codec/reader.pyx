@@ -24,14 +24,30 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
+from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DATA, PyUnicode_DecodeUTF8, PyUnicode_New
 
 from copy import deepcopy
 
 from orjson import Fragment, dumps
 
 from connector.codec.schemas import RECORDS, named_types, self_contained
-from connector.records import DEDUP_NAMESPACE, LogicalType, LogicalValue
+from connector.records import DEDUP_NAMESPACE, LogicalType, LogicalValue, Record
+
+cdef extern from *:
+    """
+    #include <structmember.h>
+    #define ONES 0x0101010101010101ULL
+
+    static Py_ssize_t place_of_slot(PyObject *descriptor) {
+        if (!PyObject_TypeCheck(descriptor, &PyMemberDescr_Type)) return -1;
+        PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
+        return member->type == T_OBJECT_EX ? member->offset : -1;
+    }
+    """
+    const uint64_t ONES  # a one in each byte
+    bint PyUnicode_IS_ASCII(object text)
+    Py_ssize_t place_of_slot(object descriptor)
 
 cdef enum:
     STEPS = 65536
@@ -70,8 +86,19 @@ cdef struct Cursor:
     int levels  # of records that are open
 
 
-cdef int64_t long_of(Cursor* cursor) except? -1:
+cdef inline int64_t long_of(Cursor* cursor) except? -1:
     """Read a variable-length zigzag number of 64 bits."""
+    cdef unsigned char byte
+    # Nearly all are lengths and indexes of one byte.
+    if cursor.at < cursor.end:
+        byte = cursor.data[cursor.at]
+        if byte < 128:
+            cursor.at += 1
+            return (byte >> 1) ^ -<int64_t>(byte & 1)
+    return long_number_of(cursor)
+
+
+cdef int64_t long_number_of(Cursor* cursor) except? -1:
     cdef uint64_t found = 0
     cdef int shift = 0
     cdef unsigned char byte
@@ -164,21 +191,51 @@ cdef bint put_value(Cursor* cursor, value) except -1:
     return 1
 
 
+cdef inline uint64_t odd_bits(uint64_t word) noexcept:
+    """Return 0 if all eight bytes are printable ASCII, neither a quotation mark nor a backslash."""
+    # The highest bit of a byte is set in the byte itself, or by a borrow or a carry if the byte is out of bounds. What an
+    # odd byte borrows from its neighbour does not matter: one is enough.
+    cdef uint64_t odd = word | (word - 32 * ONES) | (word + ONES)
+    return (odd | ((word ^ 34 * ONES) - ONES) | ((word ^ 92 * ONES) - ONES)) & 128 * ONES
+
+
+cdef inline uint64_t copied_odd(unsigned char* out, const unsigned char* data, Py_ssize_t size) noexcept:
+    """Copy bytes, and return the same for all of them."""
+    cdef uint64_t odd = 0, word
+    cdef uint32_t half
+    cdef Py_ssize_t at = 0
+    cdef unsigned char byte
+    if size >= 8:
+        while at < size:
+            at = min(at, size - 8)  # the last eight bytes may overlap those before
+            memcpy(&word, data + at, 8)
+            memcpy(out + at, &word, 8)
+            odd |= odd_bits(word)
+            at += 8
+        return odd
+    if size >= 4:
+        memcpy(&half, data, 4)
+        memcpy(out, &half, 4)
+        word = half
+        memcpy(&half, data + size - 4, 4)
+        memcpy(out + size - 4, &half, 4)
+        return odd_bits(word << 32 | half)
+    for at in range(size):
+        byte = data[at]
+        out[at] = byte
+        odd |= (byte < 32) | (byte > 126) | (byte == b'"') | (byte == b"\\")
+    return odd
+
+
 cdef int64_t put_chars(Cursor* cursor, Py_ssize_t at, Py_ssize_t size) except -1:
     """Write a string that was read, with orjson if it is not all ASCII or needs escapes.
 
     Returns how many characters it has.
     """
-    cdef Py_ssize_t index
     cdef const unsigned char* data = cursor.data + at
     cdef unsigned char* out = cursor.out + cursor.size
-    cdef unsigned char byte, odd = 0
     out[0] = b'"'
-    for index in range(size):
-        byte = data[index]
-        out[index + 1] = byte
-        odd |= (byte < 32) | (byte > 126) | (byte == b'"') | (byte == b"\\")
-    if odd:
+    if copied_odd(out + 1, data, size):
         text = PyUnicode_DecodeUTF8(<const char*>data, size, NULL)
         put_value(cursor, text)
         return len(text)

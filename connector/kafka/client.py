@@ -15,8 +15,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from operator import methodcaller
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -30,7 +29,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 from connector.config.checks import START_ALIASES
 from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
-from connector.records import NO_TIMESTAMP, UNREADABLE_HEADERS, Record
+from connector.records import NO_TIMESTAMP, UNREADABLE_HEADERS, Headers, Record
 
 Property = str | int | float | bool
 T = TypeVar("T")
@@ -111,8 +110,8 @@ _NO_TOKEN: Final = ("invalid_client", "invalid_grant", "invalid_scope", "unautho
 # transport.
 _CERTIFICATE_ALERTS: Final = ("alert certificate", "alert unknown ca", "alert bad certificate", "certificate required")
 
-_HEADERS_OF: Final = methodcaller("headers")
-"""Calls `headers()` in a way that notices an error.
+_HEADERS_OF: Final = Message.headers
+"""Called by `map`, which notices an error.
 
 `headers()` of confluent-kafka 2.16 sets an error for a name that is not UTF-8, and returns a result all the same. A
 plain call raises `SystemError` for that only until CPython has specialised it (after some 100 calls); then the result
@@ -417,26 +416,48 @@ def error_text(error: KafkaException | KafkaError) -> str:
 
 def record_of(message: Message) -> Record:
     """Return a consumed message that is not an error as a record."""
-    headers: Any
-    try:
-        headers = _HEADERS_OF(message) or ()
-    except SystemError:
-        # confluent-kafka 2.16 fails like this for a name that is not UTF-8. A second call returns tuples with a null
-        # pointer as the name, which must not be touched. The decoder refuses the record, so that it is neither lost nor
-        # sent without headers that a route may need.
-        headers = UNREADABLE_HEADERS
+    (record,) = records_of((message,))
+    return record
+
+
+def records_of(messages: Sequence[Message]) -> list[Record]:
+    """Return consumed messages, none of which is an error, as records.
+
+    Column by column, so that the loops run in C: this is a tenth of what a record costs.
+    """
     # The type stub allows all of these to be missing, but a message without an error has them.
     record: Callable[..., Record] = Record
-    kind, timestamp = message.timestamp()
-    return record(
-        message.topic(),
-        message.partition(),
-        message.offset(),
-        timestamp if kind != TIMESTAMP_NOT_AVAILABLE else NO_TIMESTAMP,
-        message.key(),
-        message.value(),
-        headers,
+    timestamps = [
+        timestamp if kind != TIMESTAMP_NOT_AVAILABLE else NO_TIMESTAMP
+        for kind, timestamp in map(Message.timestamp, messages)
+    ]
+    return list(
+        map(
+            record,
+            map(Message.topic, messages),
+            map(Message.partition, messages),
+            map(Message.offset, messages),
+            timestamps,
+            map(Message.key, messages),
+            map(Message.value, messages),
+            _headers_of(messages),
+        )
     )
+
+
+def _headers_of(messages: Sequence[Message]) -> list[Headers]:
+    found: list[Any] = []
+    rest = map(_HEADERS_OF, messages)
+    while len(found) < len(messages):
+        try:
+            # If one fails, the list keeps those before it, and `rest` continues behind it.
+            found.extend(rest)
+        except SystemError:
+            # confluent-kafka 2.16 fails like this for a name that is not UTF-8. A second call returns tuples with a
+            # null pointer as the name, which must not be touched. The decoder refuses the record, so that it is neither
+            # lost nor sent without headers that a route may need.
+            found.append(UNREADABLE_HEADERS)
+    return [headers or () for headers in found]
 
 
 def _common(settings: KafkaSettings, others: frozenset[str]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from connector.kafka.client import (
     error_text,
     is_incremental,
     kafka_error,
-    record_of,
+    records_of,
     start_of,
 )
 from connector.kafka.starts import Ends, Starts
@@ -524,16 +524,12 @@ class KafkaSource:
             self._errors.report(error)
 
 
-def to_records(messages: Iterable[Message], on_error: Callable[[KafkaError, Message], None]) -> list[Record]:
+def to_records(messages: Sequence[Message], on_error: Callable[[KafkaError, Message], None]) -> list[Record]:
     """Return the messages as records. `on_error` is called for those that are errors, and may raise."""
-    records = []
-    for message in messages:
-        error = message.error()
-        if error is None:
-            records.append(record_of(message))
-        else:
-            on_error(error, message)
-    return records
+    errors = [(error, message) for message in messages if (error := message.error()) is not None]
+    for error, message in errors:
+        on_error(error, message)
+    return records_of([message for message in messages if message.error() is None] if errors else messages)
 
 
 def _commit_fault(error: KafkaException | KafkaError) -> str:

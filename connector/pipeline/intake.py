@@ -22,7 +22,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Final, Protocol
 
 import structlog
@@ -50,7 +50,6 @@ _FEW: Final = 4
 """A run of plain records shorter than this is not worth trying."""
 _SCHEMAS: Final = 1000
 """How many schemas are remembered as being for other destinations or not."""
-_PARTITION: Final = attrgetter("topic", "partition")
 
 log = structlog.get_logger()
 
@@ -178,13 +177,12 @@ class Intake:
         consumed: Counter[str] = Counter()
         skipped: Counter[str] = Counter()
         fresh: list[tuple[PartitionTracker, list[Record]]] = []
-        # A poll returns the records of each partition together, so each group is one run.
-        for partition, read in groupby(records, _PARTITION):
-            tracker = tracker_of(partition)
+        for run in _runs(records):
+            topic = run[0].topic
+            tracker = tracker_of((topic, run[0].partition))
             if tracker is None or not tracker.open:
                 continue
-            run = list(read)
-            consumed[partition[0]] += len(run)
+            consumed[topic] += len(run)
             if left := self._begin(run, tracker, skipped):
                 fresh.append((tracker, left))
         metrics = self._services.metrics
@@ -777,6 +775,19 @@ class Run:
                 if offer.deliveries:
                     self._services.budget.add(offer.charge)
                     leg.deliverer.offer(offer)
+
+
+def _runs(records: Iterable[Record]) -> list[list[Record]]:
+    """Cut where the partition changes: a poll returns the records of each partition together."""
+    # Written out, because this compares every record, and `groupby` would make a key for each.
+    runs: list[list[Record]] = []
+    topic, partition = "", -1
+    for record in records:
+        if record.partition != partition or record.topic != topic:
+            topic, partition = record.topic, record.partition
+            runs.append(run := [])
+        run.append(record)
+    return runs
 
 
 def _log_sampled(events: Sequence[tuple[Record, Event]]) -> None:

@@ -5,56 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Message
 
 from connector.clock import SystemClock
 from connector.codec.decoder import Decoder
 from connector.codec.schemas import load_contracts
 from connector.errors import Refusal
-from connector.kafka.client import record_of
+from connector.kafka import client
+from connector.kafka.client import record_of, records_of
 from connector.records import NO_TIMESTAMP, UNREADABLE_HEADERS, Record
 
 
-class ConsumedMessage:
-    """A message of a consumer, as confluent-kafka gives it."""
+class ConsumedMessage(Message):
+    """A message of a consumer; `headers` may be the error that confluent-kafka raises for them."""
 
     def __init__(self, headers: Any, timestamp: tuple[int, int] = (TIMESTAMP_CREATE_TIME, 7)) -> None:
-        self._headers, self._timestamp = headers, timestamp
+        super().__init__(topic="t", partition=1, offset=2, key=b"k", value=b"v", timestamp=timestamp)
+        self._headers = headers
 
     def headers(self) -> Any:
-        """Return the headers, or fail as confluent-kafka 2.16 does for a name that is not UTF-8."""
-        if isinstance(self._headers, Exception):
-            raise self._headers
-        return self._headers
+        """Return the headers, or fail as confluent-kafka 2.16 does for a name that is not UTF-8: at the first call."""
+        found, self._headers = self._headers, [(None, b"a null pointer")]
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-    def timestamp(self) -> tuple[int, int]:
-        """Return the kind of the timestamp and the timestamp."""
-        return self._timestamp
 
-    def topic(self) -> str:
-        """Return the topic."""
-        return "t"
-
-    def partition(self) -> int:
-        """Return the partition."""
-        return 1
-
-    def offset(self) -> int:
-        """Return the offset."""
-        return 2
-
-    def key(self) -> bytes:
-        """Return the key."""
-        return b"k"
-
-    def value(self) -> bytes:
-        """Return the value."""
-        return b"v"
+@pytest.fixture(autouse=True)
+def _headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask these messages, and not the library's own method, which only a consumer can make fail."""
+    monkeypatch.setattr(client, "_HEADERS_OF", ConsumedMessage.headers)
 
 
 def consumed(*arguments: Any) -> Record:
     """Return the record of a message."""
-    return record_of(ConsumedMessage(*arguments))  # type: ignore[arg-type]
+    return record_of(ConsumedMessage(*arguments))
 
 
 def test_a_message_becomes_a_record() -> None:
@@ -75,3 +60,12 @@ def test_unreadable_headers_neither_lose_nor_block_the_record() -> None:
     with pytest.raises(Refusal, match="not UTF-8") as refused:
         decoder.event(record)
     assert refused.value.code == "decode.headers"
+
+
+@pytest.mark.promise("P1")
+def test_unreadable_headers_change_no_other_record_of_the_poll() -> None:
+    """Each record has its own headers, and each message is asked once. Kills: headers that move to a neighbour."""
+    broken = SystemError("returned a result with an exception set")
+    asked: list[Any] = [broken, None, [("a", b"1")], broken, broken, [("b", None)], broken]
+    wanted = [UNREADABLE_HEADERS if headers is broken else headers or () for headers in asked]
+    assert [record.headers for record in records_of([ConsumedMessage(headers) for headers in asked])] == wanted
