@@ -15,6 +15,9 @@ import pytest
 from connector import __version__
 from tools.source import ROOT
 
+pytestmark = pytest.mark.timeout(600)
+"""The fixture compiles, which takes a minute of CPU."""
+
 PARTS = ("avro", "connector", "hatch_build.py", "LICENSE", "README.md", "connector.example.yaml", "pyproject.toml")
 
 
