@@ -79,10 +79,8 @@ def begin(file: Path) -> Loaded:
 
 def read_event_file(name: str, option: str) -> str:
     """Return the text of an event file, or of standard input for `-`; exits with 2 if it cannot be read."""
-    if name == "-":
-        return sys.stdin.read()
     try:
-        return Path(name).read_text(encoding="utf-8")
+        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         fail(f"{option} {name} is not UTF-8 text; write the events as JSON", BAD_CONFIGURATION)
     except OSError as error:

@@ -53,8 +53,9 @@ CAUSES: Final = {
         "Read the vendor's answer and fix its cause there, for example register the event. Then replay.",
     ),
     "too_large": Advice(
-        "This record alone is larger than the vendor accepts.",
-        "Have the producer send less. If the vendor granted a larger limit, set agreed_limits: true and replay.",
+        "This record alone is larger than the vendor accepts; by results.too_large, its answer is, for its topic.",
+        "Have the producer send less. If the vendor granted a larger limit, set agreed_limits: true and replay. For an "
+        "answer, raise the max.message.bytes of the results topic and replay.",
     ),
     "expired": Advice(
         "The event was too old for the vendor when its turn came.",

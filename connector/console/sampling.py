@@ -368,10 +368,13 @@ async def _json(
         if response.status not in allowed:
             raise ValueError(f"{address.path} answered HTTP {response.status}; is this a connector's port?")
         body = await _body(response)
-        found = json.loads(body)
-        if b"\\ud" in body.lower():
-            # A lone surrogate can be written in JSON only. No page and no URL can contain it.
-            return json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
+        try:
+            found = json.loads(body)
+            if b"\\ud" in body.lower():
+                # A lone surrogate can be written in JSON only. No page and no URL can contain it.
+                found = json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
+        except RecursionError:
+            raise ValueError(f"{address.path} answered JSON without end; is this a connector's port?") from None
         return found
 
 

@@ -64,6 +64,7 @@ class TopicReader:
         self._servers = settings.client.get("bootstrap.servers")
         self._consumer = _consumer(settings, "reader", uncommitted=uncommitted)
         self._lock = threading.Lock()
+        self._closed = False
 
     def __enter__(self) -> Self:
         """Return the reader."""
@@ -78,6 +79,7 @@ class TopicReader:
     def close(self) -> None:
         """Close the client, after a running `at` has ended."""
         with self._lock:
+            self._closed = True
             self._consumer.close()
 
     def topics(self) -> tuple[str, dict[str, int]]:
@@ -159,7 +161,9 @@ class TopicReader:
                     self._consumer.pause([PartitionOffset(*partition)])
                 progress(done, total)
         finally:
-            self._consumer.unassign()
+            # A reading that is broken off, for example by a full disk, may end only after the client was closed.
+            if not self._closed:
+                self._consumer.unassign()
 
     def at(self, topic: str, places: Sequence[tuple[int, int]]) -> Iterator[Record]:
         """Yield the records at these partitions and offsets of a topic, in that order; deleted ones are left out.

@@ -172,6 +172,6 @@ def _json_object(body: bytes) -> dict[str, Any]:
     """Return a JSON object; an empty one if the body is anything else."""
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

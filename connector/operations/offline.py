@@ -70,7 +70,7 @@ def _placeholder(path: str) -> str:
 def read_events(text: str, place: str) -> list[WrittenEvent]:
     """Return the events of a file's text. Raises `EventFault` with the `place` and the line."""
     try:
-        found = _json(text)
+        found = _json(text, place)
         values = found if isinstance(found, list) else [found]
         return [written(value, place) for value in values]
     except json.JSONDecodeError as error:
@@ -80,7 +80,8 @@ def read_events(text: str, place: str) -> list[WrittenEvent]:
     events = []
     for number, line in lines:
         try:
-            events.append(written(_json(line), f"{place}, line {number}"))
+            where = f"{place}, line {number}"
+            events.append(written(_json(line, where), where))
         except json.JSONDecodeError as error:
             raise EventFault(_not_json(f"{place}, line {number}", error)) from None
     return events
@@ -237,8 +238,21 @@ class Offline:
         return Record(self.topic_of(given), 0, 0, at, key, value, given.headers)
 
 
-def _json(text: str) -> Any:
-    return json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+def _json(text: str, place: str) -> Any:
+    """Return a JSON value that an event may have. Raises `EventFault`, and `JSONDecodeError` if it is not JSON."""
+    try:
+        value = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise EventFault(f"{place} is nested too deep for an event") from None
+    except UnicodeEncodeError:
+        raise EventFault(rf"{place} has half of a character (\ud800 to \udfff), which no text has") from None
+    except ValueError:
+        # Python reads at most 4,300 digits.
+        raise EventFault(f"{place} has a number with thousands of digits, which no event can have") from None
+    return value
 
 
 def _no_constant(text: str) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import xml.etree.ElementTree as ET
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from connector.cli import main as cli
+from connector.cli.common import read_event_file
 
 ORDER: dict[str, Any] = {
     "type": "record",
@@ -268,6 +269,10 @@ def test_preview_reads_a_file(connector: Shell) -> None:
     [
         (["--event", "no.json"], "", "--event no.json cannot be read: No such file or directory"),
         (["--event", "-"], "{", "standard input is not JSON"),
+        (["--event", "-"], "[" * 100_000, "standard input is nested too deep"),
+        (["--event", "-"], f'{EVENT}\n{{"id": {"9" * 5000}}}', "line 2 has a number with thousands of digits"),
+        (["--event", "-"], r'{"id": "a\ud800"}', r"has half of a character (\ud800"),
+        (["--event", "-"], "\udcff{}", "standard input is not JSON"),
         (["--event", "-"], "[1]", "standard input: an event must be a JSON object"),
         (["--event", "-"], f"{EVENT}\n{{", "standard input, line 2 is not JSON"),
         (["--event", "-"], '{"id": 1}', "not an event of acme.Order: id: must be a string, not a whole number"),
@@ -297,3 +302,14 @@ def test_map_needs_no_kafka_client(connector: Shell) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_input_that_is_no_text_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bytes that are not UTF-8 on standard input are named as they are in a file. Kills: a traceback."""
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"\xff{}"), encoding="utf-8"))
+    with pytest.raises(SystemExit) as ended:
+        read_event_file("-", "--event")
+    assert ended.value.code == 2
+    assert "is not UTF-8 text" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 import aiohttp
@@ -9,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from connector.console.sampling import GONE_SECONDS, PartitionBacklog, Sampler
+from connector.operations import member
 from connector.testing.clock import ManualClock
 from tools.servers import free_ports
 
@@ -87,6 +89,33 @@ async def test_half_a_character_of_a_member_breaks_no_page() -> None:
     await runner.cleanup()
     (response,) = sampler.responses
     assert list(response.destinations) == ["j?g"]
+
+
+@pytest.mark.promise("P14")
+async def test_json_without_end_is_no_answer_of_a_member() -> None:
+    """Whatever listens at a member's address, the other members are sampled, and a command says that none is there.
+
+    Kills: one answer of a hundred thousand brackets that ends every sample, and a command with a traceback.
+    """
+    application = web.Application()
+
+    async def status(_request: web.Request) -> web.Response:
+        return web.Response(text="[" * 100_000, content_type="application/json")
+
+    application.router.add_get("/{page}", status)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    (port,) = free_ports(1)
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    address = f"http://127.0.0.1:{port}"
+    sampler = Sampler([address], [], no_backlog, interval=5.0, clock=ManualClock())
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session:
+        await sampler.sample(session)
+    found = await asyncio.to_thread(member.events, address, 0.0, None)
+    await runner.cleanup()
+    (response,) = sampler.responses
+    assert "is this a connector's port?" in str(response.trouble)
+    assert found == {}
 
 
 async def test_a_member_that_goes_down_while_it_is_watched_has_its_time() -> None:
