@@ -285,6 +285,9 @@ class Outcomes:
         if verdict.limit == "bytes":
             destination.evidence.too_large(batch)
         if len(batch.deliveries) == 1:
+            if batch.isolating:
+                # This record was the reason why the batches that it was in were too large, and they prove no limit.
+                destination.limits.forget(batch.group)
             # A gateway may answer 413 for any reason, so a lone record is judged as one that is refused.
             await self._refused(batch, verdict, response, probe)
             return

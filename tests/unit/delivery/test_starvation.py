@@ -257,3 +257,33 @@ def test_a_probe_finds_the_good_records_behind_many_bad_ones(reply: Reply, size:
             assert rig.sent_once()
 
     run_virtual(play())
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.promise("P7")
+@pytest.mark.parametrize("order", ["none", "key"])
+@pytest.mark.parametrize(("limit", "documented"), [("records", True), ("bytes", False)])
+@pytest.mark.parametrize("most", [100, 20])
+def test_a_record_that_is_too_large_alone_teaches_no_limit(most: int, documented: bool, limit: str, order: str) -> None:
+    """Once the record alone is refused, batches are as large as before; a limit that the vendor does have is kept to.
+
+    Kills: batches of one record for an hour, because batches with that record were too large.
+    """
+
+    async def play() -> None:
+        too_large = Reply(413, {"limit": limit, "documented": documented})
+        rig = Rig(
+            lambda call: too_large if 500 in call.numbers or len(call.numbers) > most else OK,
+            order=order,
+            max_in_flight=2,
+        )
+        async with rig.running():
+            for first in range(0, 10_000, 1000):
+                rig.offer(range(first, first + 1000), key=own_key)
+                await rig.clock.sleep(10)
+            await rig.done()
+            assert rig.dead_letters.numbers == [500]
+            assert rig.sent_once()
+            assert len(rig.transport.calls) < (250 if most == 100 else 1500)
+
+    run_virtual(play())
