@@ -287,3 +287,33 @@ def test_a_record_that_is_too_large_alone_teaches_no_limit(most: int, documented
             assert len(rig.transport.calls) < (250 if most == 100 else 1500)
 
     run_virtual(play())
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.parametrize("order", ["none", "key"])
+@pytest.mark.parametrize(
+    "reply", [Reply(hangs=True), Reply(429, headers={"retry-after": "20"})], ids=["time-out", "throttled"]
+)
+def test_the_records_beside_one_that_is_given_up_are_delivered(reply: Reply, order: str) -> None:
+    """`give_up_after` ends the record that always fails, and not the good records that were first sent with it.
+
+    Kills: giving up a whole batch whose time is over although others are accepted.
+    """
+
+    async def play() -> None:
+        rig = Rig(
+            lambda call: reply if 50 in call.numbers else OK,
+            order=order,
+            max_in_flight=4,
+            retry={"give_up_after": "30s"},
+        )
+        async with rig.running():
+            for first in range(0, 1000, 10):
+                rig.offer(range(first, first + 10), key=own_key)
+                await rig.clock.sleep(1)
+            await rig.done()
+        causes = [(dead_letter.record.offset, dead_letter.cause) for dead_letter in rig.dead_letters.dead_letters]
+        assert causes == [(50, "gave_up")]
+        assert rig.sent_once()
+
+    run_virtual(play())
