@@ -10,7 +10,10 @@ A lane has a fixed share of all keys, so its batches fill, and one request in fl
 With `order: key` each key has one of `max_in_flight` lanes. Two more lanes, without order, hold what must not keep a
 lane back: replayed records, and parked ones. A record is parked if it cannot be sent for a reason of its own (the
 vendor fails on it, or its refusal is not believed yet). It then waits in the lane for parked records. Later records of
-its key wait in the key's lane, and all other keys pass.
+its key wait in the key's lane, and all other keys pass. Without order, a lone record that fails is parked too.
+
+A request for a parked record may take as long as its time-out. So the lane for parked records has half of the slots. If
+there is only one slot, the lane rests for as long as its last request took.
 """
 
 from __future__ import annotations
@@ -66,6 +69,9 @@ class Lane:
         """By key: the records that wait behind a parked record of the key."""
         self._serial = count()
         self.in_flight = 0
+        self.halves_time = False
+        """Whether the lane rests for as long as each request took, because its slot is the only one of all lanes."""
+        self._rests_until = _AT_ONCE
         self.due = _NEVER
         """No batch is due before this moment (monotonic seconds). Cheap to check before `take`."""
         self.tried = False
@@ -97,6 +103,9 @@ class Lane:
         """Return the next batch to send; None if it must wait for a slot, a due time, the linger or a hold."""
         if self.due > now or self.in_flight >= self.concurrency:
             return None
+        if self._rests_until > now:
+            self.due = self._rests_until
+            return None
         # With order, the failed batch is in front, and everything behind it waits.
         take = self._take_front if self._ordered and self._front else self._take_by_turns
         batch = take(now, allowed)
@@ -105,20 +114,45 @@ class Lane:
             self.due = _NEVER if due is None else due
         return batch
 
-    def take_probe(self, allowed: Allowed) -> Batch | None:
-        """Return a batch for a probe, whatever its due time and linger; batches that were never sent come first."""
+    def ended(self, began: float, now: float) -> None:
+        """Note that a request is over that began at `began`."""
+        self.in_flight -= 1
+        if self.halves_time:
+            self._rests_until = now + (now - began)
+
+    def take_probe(self, allowed: Allowed, *, newest: bool) -> Batch | None:
+        """Return a batch for a probe, whatever its due time and linger; batches that were never sent come first.
+
+        The `newest` record is an alternative to the oldest, because bad records often come in a row.
+        """
         if self.in_flight >= self.concurrency:
             return None
         # The rest may have waited for the batch that is taken.
         self.due = _AT_ONCE
+        if newest and (delivery := self._newest(allowed)) is not None:
+            return self.take_out(delivery)
         if self._ordered and self._front:
-            return self._take_front(float("inf"), allowed)
+            return self._take_front(_NEVER, allowed)
         return (
             self._take_ready(allowed)
-            or self._take_open(float("inf"), allowed)
-            or self._take_front(float("inf"), allowed)
-            or self._take_waiting(float("inf"), allowed)
+            or self._take_open(_NEVER, allowed)
+            or self._take_front(_NEVER, allowed)
+            or self._take_waiting(_NEVER, allowed)
         )
+
+    def _newest(self, allowed: Allowed) -> Delivery | None:
+        """Return the newest delivery that may be sent before all others; with order, only the first of a key may."""
+        found = None
+        keys: set[Hashable] = set()
+        waiting = [(batch.group, batch.deliveries) for batch in chain(self._front, self._ready)]
+        for group, deliveries in (*waiting, *((group, batch.deliveries) for group, batch in self._open.items())):
+            may_be_sent = allowed is None or allowed(group)
+            for delivery in deliveries if self._ordered else deliveries[-1:]:
+                key = order_key(delivery.record)
+                if may_be_sent and not (self._ordered and key in keys):
+                    found = delivery
+                keys.add(key)
+        return found
 
     def take_new(self, allowed: Allowed) -> Batch | None:
         """Return a batch that was never sent, whatever its linger; None if an earlier batch keeps it back."""
@@ -192,7 +226,8 @@ class Lane:
         times = [(batch.due, batch.group) for batch in self._front]
         times += [(due, batch.group) for due, _, batch in self._waiting]
         times += [(batch.opened_at + self.linger, group) for group, batch in self._open.items()]
-        return min([due for due, group in times if allowed is None or allowed(group)], default=None)
+        found = min([due for due, group in times if allowed is None or allowed(group)], default=None)
+        return None if found is None else max(found, self._rests_until)
 
     @property
     def retrying(self) -> Batch | None:
@@ -356,10 +391,11 @@ class Lanes:
         self.ordered = ordered
         self._keyed = [lane(1, ordered=True) for _ in range(max_in_flight)] if ordered else [lane(max_in_flight)]
         self._replayed = lane(1) if ordered else self._keyed[0]
-        self._parked = lane(1) if ordered else self._keyed[0]
+        self._parked = lane(max(1, max_in_flight // 2))
+        self._parked.halves_time = max_in_flight == 1
         self.apart: dict[Delivery, Lane] = {}
-        """Parked records, each with the lane of its key."""
-        self.all = [*self._keyed, self._replayed, self._parked] if ordered else self._keyed
+        """With order: the parked records, each with the lane of its key."""
+        self.all = [*self._keyed, *([self._replayed] if ordered else []), self._parked]
         """Every lane; the one for parked records is the last."""
 
     def set_linger(self, linger: float) -> None:
@@ -392,13 +428,15 @@ class Lanes:
         return self._lane(batch.deliveries[0]) if self.ordered else self._keyed[0]
 
     def put_alone(self, batch: Batch, due: float) -> None:
-        """Put a lone record back, to be sent again at `due`. With order it is parked, so that only its key waits."""
+        """Park a lone record, to be sent again at `due`. With order its key waits for it, and nothing else."""
         (delivery,) = batch.deliveries
         if self.ordered and not delivery.replayed and delivery not in self.apart:
             lane = self._lane(delivery)
             lane.park(delivery)
             self.apart[delivery] = lane
-        self.of(batch).put_waiting(batch, due)
+        # Without order too, records that fail may take only some of the slots: each may be a time-out.
+        lane = self._parked if self.ordered or batch.failures else self.of(batch)
+        lane.put_waiting(batch, due)
 
     def unpark(self) -> bool:
         """Unpark the keys of parked records that have their outcome, or whose partition was revoked.

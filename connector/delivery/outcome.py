@@ -293,6 +293,9 @@ class Outcomes:
         if verdict.limit == "bytes":
             destination.evidence.too_large(batch)
         if len(batch.deliveries) == 1:
+            if batch.isolating:
+                # This record was the reason why the batches that it was in were too large, and they prove no limit.
+                destination.limits.forget(batch.group)
             # A gateway may answer 413 for any reason, so a lone record is judged as one that is refused.
             await self._refused(batch, verdict, response, probe)
             return
@@ -386,7 +389,9 @@ class Outcomes:
     def _tried_for_long(self, batch: Batch) -> bool:
         """Whether `give_up_after` is over for a batch, by the monotonic clock, which no one can set."""
         limit, since = self._destination.settings.retry.give_up_after, batch.first_sent_at
-        return limit is not None and since is not None and self._ports.clock.now() - since >= limit
+        over = limit is not None and since is not None and self._ports.clock.now() - since >= limit
+        # While others are accepted, one record may be the reason. The batch is taken apart until that one is alone.
+        return over and not (len(batch.deliveries) > 1 and self._destination.evidence.others_pass(batch))
 
     async def _denied(self, batch: Batch, verdict: Misconfigured, response: Response | None, probe: Probe) -> None:
         destination, now = self._destination, self._ports.clock.now()

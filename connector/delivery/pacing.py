@@ -194,8 +194,9 @@ class _Learned:
 class LearnedLimits:
     """The limits to use for each group. `documented` gives the vendor's own, `now` the monotonic time.
 
-    A vendor may accept less only for a while, or one odd record may have been the reason. So a learned limit slowly
-    grows again, at the cost of an occasional refused request, and is forgotten when it reaches the documented one.
+    A vendor may accept less only for a while. So a learned limit slowly grows again, at the cost of an occasional
+    refused request, and is forgotten when it reaches the documented one. If one odd record was the reason, it is
+    forgotten at once.
     """
 
     def __init__(self, documented: Callable[[Hashable], Limits], now: Callable[[], float]) -> None:
@@ -248,6 +249,10 @@ class LearnedLimits:
         self.taught = True
         self.learned.put(batch.group, _Learned(limits, self._now() + interval, interval))
         return weight, size
+
+    def forget(self, group: Hashable) -> None:
+        """Forget a group's smaller limits, because one record taught them. A true limit is learned again."""
+        self.learned.pop(group)
 
     def fit(self, batch: Batch) -> list[Batch]:
         """Return a batch that is about to be sent, cut if it was closed before a smaller limit was learned."""

@@ -17,6 +17,7 @@ active throttle, else batches that are being retried.
     OUTAGE     batches fail, and none is accepted between             any answer at all, even a late one
 
 A probe has one record, another one each time: a whole batch could be denied, or fail, because of a single bad record.
+The oldest and the newest record take turns, because bad records often come in a row. A due probe goes before all else.
 After a probe that does not end its hold, the next one comes later. Exception: if that probe's record had been tried
 before, the first new record may probe at once, because the old record may have been the reason. A release ends every
 hold. A storm is shown as a hold too, after all others, but holds only its cause: see `pipeline.storms`.

@@ -54,6 +54,8 @@ class Worker:
         self._changed = asyncio.Event()
         self._stopping = False
         self._turn = 0
+        self._newest = False
+        """Whether the next probe takes the newest record, and not the oldest."""
         self._waits_since: float | None = None
         self._error: BaseException | None = None
         self._skips = Skips()
@@ -282,11 +284,12 @@ class Worker:
         order = sorted(range(count), key=lambda index: (index == count - 1, (index - self._turn) % count))
         for index in order:
             lane = lanes[index]
-            batch = lane.take_probe(lambda group: holds.probe_is_due(group, now))
+            batch = lane.take_probe(lambda group: holds.probe_is_due(group, now), newest=self._newest)
             if batch is None:
                 batch = lane.take_new(lambda group: holds.probe_is_due(group, now, fresh=True))
             if batch is not None:
                 self._turn = index + 1
+                self._newest = not self._newest
                 return self._as_probe(batch, lane)
         return None, lanes[0], ()
 
@@ -347,7 +350,7 @@ class Worker:
 
     async def _deliver(self, batch: Batch, lane: Lane, probe: Probe) -> None:
         destination = self._destination
-        again = batch.troubled
+        began, again = self._clock.now(), batch.troubled
         if again:
             destination.waiting.sent_again(batch)
         try:
@@ -358,7 +361,7 @@ class Worker:
                 verdict, response = await self._requests.send(batch) if batch.deliveries else (None, None)
             finally:
                 # Before the outcome: writing dead letters may wait for Kafka, and the vendor can take another request.
-                lane.in_flight -= 1
+                lane.ended(began, self._clock.now())
                 self.in_flight -= 1
                 self.answered += 1
                 # At once, so that other batches need not wait until this one's dead letters are written.

@@ -20,6 +20,9 @@ Why can only a record that was set aside end a storm? A good record proves nothi
 ended the storm, a topic with 5 % good records would drain the other 95 % into dead letters, one window after each good
 record.
 
+A probe may get no result, because it fails for another reason, or a record in front of it does. After a minute it is
+set aside again, and the next probe takes another record.
+
 Probes back off. A storm that returns soon after its end continues the back-off instead of restarting it.
 """
 

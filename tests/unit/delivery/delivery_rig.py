@@ -107,12 +107,13 @@ class ModelVendor:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model answers: `cut` breaks the connection after the body was sent."""
+    """What the model answers: `cut` breaks the connection after the body was sent; what `hangs` is never answered."""
 
     status: int = 200
     said: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
+    hangs: bool = False
 
 
 OK = Reply()
@@ -166,7 +167,7 @@ class ModelTransport:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            if self.latency > timeout:
+            if reply.hangs or self.latency > timeout:
                 await asyncio.sleep(timeout)
                 raise TransportError("no answer in time", unknown_outcome=True)
             await asyncio.sleep(self.latency)

@@ -9,6 +9,8 @@ from tests.unit.delivery.delivery_rig import OK, Call, Reply, Rig, refusing
 
 pytestmark = pytest.mark.slow
 
+IN_DOUBT = Reply(400, {"code": "X", "documented": False})
+
 
 def own_key(number: int) -> bytes:
     """Return a key that no other record has."""
@@ -28,7 +30,7 @@ def test_a_record_refused_again_and_again_does_not_hide_that_a_batch_is_stuck(or
         def behave(call: Call) -> Reply:
             if 1 in call.numbers:
                 return Reply(429, headers={"retry-after": "1"})
-            return Reply(400, {"code": "X", "documented": False}) if 0 in call.numbers else OK
+            return IN_DOUBT if 0 in call.numbers else OK
 
         # The record in doubt is sent at least every second time.
         rig = Rig(behave, order=order, max_in_flight=flight, retry={"max": "4s"})
@@ -192,5 +194,126 @@ def test_a_storm_ends_though_its_probe_waits_behind_a_later_record_of_its_key() 
             await rig.done()
         assert rig.sent_once()
         assert rig.budget.used == 0
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.parametrize(("order", "flight", "most"), [("none", 8, 1), ("key", 8, 1), ("none", 1, 21), ("key", 1, 21)])
+def test_records_that_get_no_answer_leave_half_of_the_slots_to_others(order: str, flight: int, most: int) -> None:
+    """Thirty records that hang until the time-out do not take every slot; with one slot, not all of its time.
+
+    Kills: parked records that may use all requests in flight; a lone slot that alternates between 20 s and 20 ms.
+    """
+
+    async def play() -> None:
+        rig = Rig(
+            lambda call: Reply(hangs=True) if min(call.numbers) < 30 else OK,
+            order=order,
+            max_in_flight=flight,
+            batch={"records": 1},
+        )
+        good = iter(range(100, 10_000))
+        async with rig.running(all_done=False):
+            for bad in range(30):
+                rig.offer([bad], key=own_key)
+                for _ in range(60):
+                    rig.offer([next(good)], key=own_key, partition=1)
+                    await rig.clock.sleep(1)
+            sent = {}
+            for _ in range(300):
+                sent[number := next(good)] = rig.clock.now()
+                rig.offer([number], key=own_key, partition=1)
+                await rig.clock.sleep(1)
+            await rig.clock.sleep(most)
+            late = [call.at - sent[n] for call in rig.transport.calls for n in call.numbers if n in sent]
+            assert len(late) == 300
+            assert max(late) < most
+            assert len(rig.destination.waiting.records()) == 30
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.parametrize("order", ["none", "key"])
+@pytest.mark.parametrize("size", [10, 100])
+@pytest.mark.parametrize("reply", [Reply(500), Reply(401), IN_DOUBT], ids=["500", "401", "doubt"])
+def test_a_probe_finds_the_good_records_behind_many_bad_ones(reply: Reply, size: int, order: str) -> None:
+    """Many bad records in a row hold a destination; the probes also try the newest record, which is good.
+
+    Kills: probing with one bad record after the other, a minute for each.
+    """
+
+    async def play() -> None:
+        rig = Rig(
+            lambda call: reply if min(call.numbers) < 200 else OK,
+            order=order,
+            max_in_flight=1,
+            batch={"records": size},
+        )
+        async with rig.running(all_done=False):
+            rig.offer(range(240), key=own_key)
+            await rig.until(lambda: rig.transport.accepted, within=300)
+            assert rig.sent_once()
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.promise("P7")
+@pytest.mark.parametrize("order", ["none", "key"])
+@pytest.mark.parametrize(("limit", "documented"), [("records", True), ("bytes", False)])
+@pytest.mark.parametrize("most", [100, 20])
+def test_a_record_that_is_too_large_alone_teaches_no_limit(most: int, documented: bool, limit: str, order: str) -> None:
+    """Once the record alone is refused, batches are as large as before; a limit that the vendor does have is kept to.
+
+    Kills: batches of one record for an hour, because batches with that record were too large.
+    """
+
+    async def play() -> None:
+        too_large = Reply(413, {"limit": limit, "documented": documented})
+        rig = Rig(
+            lambda call: too_large if 500 in call.numbers or len(call.numbers) > most else OK,
+            order=order,
+            max_in_flight=2,
+        )
+        async with rig.running():
+            for first in range(0, 10_000, 1000):
+                rig.offer(range(first, first + 1000), key=own_key)
+                await rig.clock.sleep(10)
+            await rig.done()
+            assert rig.dead_letters.numbers == [500]
+            assert rig.sent_once()
+            assert len(rig.transport.calls) < (250 if most == 100 else 1500)
+
+    run_virtual(play())
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.parametrize("order", ["none", "key"])
+@pytest.mark.parametrize(
+    "reply", [Reply(hangs=True), Reply(429, headers={"retry-after": "20"})], ids=["time-out", "throttled"]
+)
+def test_the_records_beside_one_that_is_given_up_are_delivered(reply: Reply, order: str) -> None:
+    """`give_up_after` ends the record that always fails, and not the good records that were first sent with it.
+
+    Kills: giving up a whole batch whose time is over although others are accepted.
+    """
+
+    async def play() -> None:
+        rig = Rig(
+            lambda call: reply if 50 in call.numbers else OK,
+            order=order,
+            max_in_flight=4,
+            retry={"give_up_after": "30s"},
+        )
+        async with rig.running():
+            for first in range(0, 1000, 10):
+                rig.offer(range(first, first + 10), key=own_key)
+                await rig.clock.sleep(1)
+            await rig.done()
+        causes = [(dead_letter.record.offset, dead_letter.cause) for dead_letter in rig.dead_letters.dead_letters]
+        assert causes == [(50, "gave_up")]
+        assert rig.sent_once()
 
     run_virtual(play())
