@@ -193,9 +193,9 @@ cdef bint put_value(Cursor* cursor, value) except -1:
 
 cdef inline uint64_t odd_bits(uint64_t word) noexcept:
     """Return 0 if all eight bytes are printable ASCII, neither a quotation mark nor a backslash."""
-    # The highest bit of a byte is set in the byte itself, or by a borrow or a carry if the byte is out of bounds. What an
+    # The highest bit of a byte is set by a borrow below 32, and by a carry above 126. What an
     # odd byte borrows from its neighbour does not matter: one is enough.
-    cdef uint64_t odd = word | (word - 32 * ONES) | (word + ONES)
+    cdef uint64_t odd = (word - 32 * ONES) | (word + ONES)
     return (odd | ((word ^ 34 * ONES) - ONES) | ((word ^ 92 * ONES) - ONES)) & 128 * ONES
 
 

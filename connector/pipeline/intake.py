@@ -19,7 +19,7 @@ Every held record, parked or prepared, is charged to the budget exactly once and
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
@@ -777,17 +777,18 @@ class Run:
                     leg.deliverer.offer(offer)
 
 
-def _runs(records: Iterable[Record]) -> list[list[Record]]:
+def _runs(records: Sequence[Record]) -> Iterator[list[Record]]:
     """Cut where the partition changes: a poll returns the records of each partition together."""
     # Written out, because this compares every record, and `groupby` would make a key for each.
-    runs: list[list[Record]] = []
-    topic, partition = "", -1
-    for record in records:
+    topic, partition, start = "", -1, 0
+    for index, record in enumerate(records):
         if record.partition != partition or record.topic != topic:
             topic, partition = record.topic, record.partition
-            runs.append(run := [])
-        run.append(record)
-    return runs
+            if index:
+                yield list(records[start:index])
+            start = index
+    if records:
+        yield list(records[start:])
 
 
 def _log_sampled(events: Sequence[tuple[Record, Event]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Message
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, KafkaError, Message
 
 from connector.clock import SystemClock
 from connector.codec.decoder import Decoder
@@ -13,6 +13,7 @@ from connector.codec.schemas import load_contracts
 from connector.errors import Refusal
 from connector.kafka import client
 from connector.kafka.client import record_of, records_of
+from connector.kafka.consumer import to_records
 from connector.records import NO_TIMESTAMP, UNREADABLE_HEADERS, Record
 
 
@@ -69,3 +70,13 @@ def test_unreadable_headers_change_no_other_record_of_the_poll() -> None:
     asked: list[Any] = [broken, None, [("a", b"1")], broken, broken, [("b", None)], broken]
     wanted = [UNREADABLE_HEADERS if headers is broken else headers or () for headers in asked]
     assert [record.headers for record in records_of([ConsumedMessage(headers) for headers in asked])] == wanted
+
+
+def test_errors_among_messages_are_reported_and_no_records() -> None:
+    """The end of a partition comes as such a message. Kills: a comparison with the error, which raises by itself."""
+    end = KafkaError(KafkaError._PARTITION_EOF)
+    messages = [ConsumedMessage(None), Message(topic="t", partition=1, error=end), ConsumedMessage([("a", b"1")])]
+    reported: list[Any] = []
+    records = to_records(messages, lambda error, message: reported.append((error, message)))
+    assert [record.headers for record in records] == [(), [("a", b"1")]]
+    assert [(error.code(), message) for error, message in reported] == [(end.code(), messages[1])]

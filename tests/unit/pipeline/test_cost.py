@@ -8,9 +8,11 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from confluent_kafka import Message
 
 from benchmarks import job
 from connector.codec.schemas import load_contracts
+from connector.kafka.consumer import to_records
 from connector.records import Record
 from connector.testing.loop import LoopClock, run_virtual
 
@@ -58,6 +60,23 @@ def test_no_work_for_each_record_creeps_in(name: str) -> None:
     few, many = run_virtual(made(name, 1000)), run_virtual(made(name, 3000))
     more = sum(count(name, many).values()) - sum(count(name, few).values())
     assert more / (len(many) - len(few)) < MADE[name] * HEADROOM
+
+
+def test_messages_become_records_in_bulk() -> None:
+    """The jobs begin with records; before that a message costs one call. Kills: a function called for each message."""
+    messages = [Message(topic="t", partition=0, offset=number, value=b"v", timestamp=(1, 7)) for number in range(1000)]
+    calls: Counter[str] = Counter()
+
+    def note(_frame: FrameType, event: str, _argument: object) -> None:
+        calls[event] += event in {"call", "c_call"}
+
+    sys.setprofile(note)
+    try:
+        found = to_records(messages, lambda *_: None)
+    finally:
+        sys.setprofile(None)
+    assert len(found) == len(messages)
+    assert sum(calls.values()) < 1.1 * len(messages)
 
 
 def test_the_cost_of_a_record_does_not_grow() -> None:
