@@ -80,9 +80,9 @@ UNUSUAL: Final = (
         "give up by the clock on the wall",
         "connector/delivery/outcome.py",
         "batch.first_sent_at\n"
-        "        return limit is not None and since is not None and self._ports.clock.now() - since >= limit",
+        "        over = limit is not None and since is not None and self._ports.clock.now() - since >= limit",
         "batch.first_attempt\n"
-        "        return limit is not None and since is not None and self._ports.clock.wall() - since >= limit",
+        "        over = limit is not None and since is not None and self._ports.clock.wall() - since >= limit",
     ),
     Mutant(
         "send although an operator holds the destination",
