@@ -18,7 +18,7 @@ from connector.clock import SystemClock
 from connector.config.loader import KafkaSettings
 from connector.errors import FatalError
 from connector.kafka.consumer import KafkaSource
-from connector.records import UNREADABLE_HEADERS, Assigned, Commit, Record, TopicPartition
+from connector.records import UNREADABLE_HEADERS, Assigned, Commit, FinalFault, LongMetadata, Record, TopicPartition
 from tests.integration import raw_records
 from tools.servers import Kafka
 
@@ -257,6 +257,45 @@ async def test_a_commit_of_a_lost_generation_is_told_and_does_not_raise(
     assert set(faults) == {(topic_name, 0)}
     too_long = await member.source.commit([Commit(topic_name, 0, 0, "x" * 5000)])
     assert set(too_long) == {(topic_name, 0)}
+
+
+async def test_a_commit_with_metadata_that_is_too_long_stores_the_others(
+    kafka: Kafka, cluster: Cluster, topic_name: str
+) -> None:
+    """The fault says that shorter metadata helps. librdkafka reports it for all partitions of the commit.
+
+    Kills: a fault of any kind, for which the same map is tried again for ever.
+    """
+    kafka.create_topic(topic_name, 2)
+    member = await cluster.join([topic_name], topic_name)
+    await member.until(lambda: len(member.assigned) == 2)
+    faults = await member.source.commit([Commit(topic_name, 0, 0, "x" * 5000), Commit(topic_name, 1, 0, "short")])
+    assert isinstance(faults[topic_name, 0], LongMetadata)
+    assert {type(fault) for fault in faults.values()} == {LongMetadata}
+    assert cluster.committed(topic_name, topic_name, 1) == (0, "short")
+
+
+async def test_a_commit_after_a_fatal_error_does_not_hide_its_cause(
+    kafka: Kafka, cluster: Cluster, topic_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a commit is not repeated, and ends the member only if the next polls do not say what happened.
+
+    Kills: a last commit that is tried for all of the drain's time; `Commit failed` as the reason of an end.
+    """
+    kafka.create_topic(topic_name)
+    member = await cluster.join([topic_name], topic_name)
+    await member.until(lambda: bool(member.assigned))
+
+    async def fatal(**_: object) -> None:
+        raise KafkaException(KafkaError(KafkaError._FATAL))
+
+    monkeypatch.setattr(member.source._consumer, "commit", fatal)
+    faults = await member.source.commit([Commit(topic_name, 0, 0, "")])
+    assert isinstance(faults[topic_name, 0], FinalFault)
+    await member.source.poll()
+    await member.source.commit([Commit(topic_name, 0, 0, "")])
+    with pytest.raises(FatalError, match="_FATAL"):
+        await member.source.poll()
 
 
 async def test_an_offset_out_of_range_is_fatal(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
