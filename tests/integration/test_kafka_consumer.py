@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -296,6 +297,34 @@ async def test_a_commit_after_a_fatal_error_does_not_hide_its_cause(
     await member.source.commit([Commit(topic_name, 0, 0, "")])
     with pytest.raises(FatalError, match="_FATAL"):
         await member.source.poll()
+
+
+async def test_an_offset_out_of_range_in_a_recreated_topic_says_so(
+    kafka: Kafka, cluster: Cluster, topic_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The member stops, and a group with `latest` begins the new topic at its first record, not at its end.
+
+    Kills: a member that asks a person to reset offsets that Kafka has deleted.
+    """
+    kafka.create_topic(topic_name)
+    member = await cluster.join([topic_name], topic_name, start="latest")
+    await member.until(lambda: bool(member.assigned))
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    for future in admin.delete_topics([topic_name]).values():
+        future.result(10)
+    kafka.create_topic(topic_name)
+    cluster.produce(topic_name, 3)
+
+    async def out_of_range(*_: object) -> list[object]:
+        error = KafkaError(KafkaError._AUTO_OFFSET_RESET, "no such offset")
+        return [SimpleNamespace(error=lambda: error, topic=lambda: topic_name, partition=lambda: 0)]
+
+    monkeypatch.setattr(member.source._consumer, "consume", out_of_range)
+    # The error comes before the next look.
+    member.source._next_look = float("inf")
+    with pytest.raises(FatalError, match="deleted and recreated"):
+        await member.source.poll()
+    assert cluster.committed(topic_name, topic_name) == (0, "")
 
 
 async def test_an_offset_out_of_range_is_fatal(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
