@@ -53,6 +53,10 @@ class StartupError(ConnectorError):
     """Kafka or another service is not as the connector needs it, and waiting would not help."""
 
 
+class LongMetadataRefused(StartupError):
+    """A group's coordinator takes less metadata with an offset than was to be committed."""
+
+
 class TopicRecreated(StartupError):
     """A followed topic no longer has the records that were read: it was deleted, recreated or truncated."""
 

@@ -72,6 +72,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "offsets.taken_back": "The combined group took over what a destination delivered in its own group.",
     "offsets.waiting": "The other side (all destinations, or one alone) still has members; the start waits for them.",
     "offsets.adopted": "A destination's own group started with the combined group's offsets and its part of the map.",
+    "offsets.map_cut": "The group's coordinator takes no longer offset map. Some records are sent again.",
     "offsets.foreign_metadata": "Commit metadata of another program is ignored. Some records are sent again.",
     "partitions.assigned": "This member now processes these partitions.",
     "partitions.lost": "Work of these partitions is dropped. Another member has them.",

@@ -66,7 +66,7 @@ IDLE_SECONDS: Final = 0.2
 """How long a poll waits if the last one returned nothing. It ends with the first record, so no record is kept back."""
 _FIRST: Final = 32
 
-_EXPELLED: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID})
+_EXPELLED: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID, FATAL})
 _THREADS: Final = 4
 _REQUEST_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
@@ -156,6 +156,7 @@ class KafkaSource:
         self._polling: asyncio.Task[list[Record]] | None = None
         self._leaving = False
         self._fatal: str | None = None
+        self._after_fatal: str | None = None
         self._why_not_begin = why_not_begin
         self._may_begin = why_not_begin is None
         self._refusal: FatalError | None = None
@@ -226,7 +227,8 @@ class KafkaSource:
             answers = await self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             if kafka_error(error).code() == FATAL:
-                self._fatal = error_text(error)
+                # A commit only says that there was a fatal error before. Its cause comes with the next polls.
+                self._fatal, self._after_fatal = self._fatal or self._after_fatal, error_text(error)
             return {(o.topic, o.partition): _commit_fault(error) for o in offsets}
         return {(a.topic, a.partition): _commit_fault(a.error) for a in answers if a.error is not None}
 

@@ -12,7 +12,7 @@ from confluent_kafka import TopicPartition as PartitionOffset
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it re-exports it without saying so
 
 from connector.config.loader import KafkaSettings
-from connector.errors import StartupError
+from connector.errors import LongMetadataRefused, StartupError
 from connector.kafka.client import (
     Admin,
     LibrdkafkaLog,
@@ -52,7 +52,10 @@ class Groups(Admin):
         return [found[partition] for partition in sorted(found)]
 
     async def commit(self, group: str, commits: Sequence[Commit]) -> None:
-        """Set a group's offsets. Raises `StartupError`, for example if the group has members."""
+        """Set a group's offsets. Raises `StartupError`, for example if the group has members.
+
+        `LongMetadataRefused` if shorter metadata would help; some offsets may be set then.
+        """
         partitions = [PartitionOffset(*commit) for commit in commits]
         try:
             result = await until_resolved(
@@ -70,7 +73,9 @@ class Groups(Admin):
             if failed.error
         ]
         if faults:
-            raise StartupError(f"cannot set the offsets of group {group}: {'; '.join(faults)}")
+            codes = {failed.error.code() for failed in result.topic_partitions if failed.error}
+            kind = LongMetadataRefused if codes == {KafkaError.OFFSET_METADATA_TOO_LARGE} else StartupError
+            raise kind(f"cannot set the offsets of group {group}: {'; '.join(faults)}")
 
     async def members(self, group: str) -> int:
         """Return how many members a group has now, 0 for a group that Kafka does not know. Raises `StartupError`."""

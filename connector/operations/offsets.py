@@ -13,6 +13,7 @@ from connector.kafka.topics import TopicSelection
 from connector.pipeline import offset_map as metadata
 from connector.pipeline.offset_map import FinishedMap, ForeignMetadata
 from connector.records import Commit, TopicPartition
+from connector.runtime.handover import set_offsets
 
 _TOPIC_GONE: Final = "the topic or partition does not exist"
 
@@ -212,7 +213,7 @@ async def apply(settings: Settings, group: str, moves: Sequence[Move]) -> None:
     """Commit the moves. Raises `StartupError`, also if the group has members again."""
     commits = [Commit(move.state.topic, move.state.partition, move.offset, move.metadata) for move in moves]
     async with Groups(settings.kafka) as groups:
-        await groups.commit(group, commits)
+        await set_offsets(groups, group, commits)
 
 
 def _is_own(settings: Settings, group: str) -> bool:

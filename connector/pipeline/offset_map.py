@@ -259,6 +259,16 @@ def decode(base: int, text: str) -> FinishedMap:
         raise ForeignMetadata(f"broken offset map: {error}") from error
 
 
+def shortened(base: int, text: str, limit: int) -> str:
+    """Return commit metadata of at most `limit` characters: a map with fewer claims, or nothing if it is not a map."""
+    if len(text) <= limit:
+        return text
+    try:
+        return encode(base, decode(base, text), limit).text
+    except ForeignMetadata:
+        return ""
+
+
 def _content(base: int, finished: FinishedMap) -> bytes:
     entries = {"": finished.whole, **finished.parts}
     content = bytearray()

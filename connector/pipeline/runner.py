@@ -405,9 +405,10 @@ class Runner:
 
     def _apply_limit(self, refused: Sequence[int]) -> None:
         """Write shorter maps where the coordinator refused some of these lengths."""
-        # `offset.metadata.max.bytes` may be below Kafka's default. Kafka does not say what it takes, so half is tried.
-        if refused:
-            self._map_limit = max(1, min(self._map_limit, *refused) // 2)
+        # `offset.metadata.max.bytes` may be below Kafka's default. Kafka does not say what it takes, so half of the
+        # longest is tried: librdkafka reports one partition's fault for all of a commit.
+        if longest := max(refused, default=0):
+            self._map_limit = max(1, min(self._map_limit, longest) // 2)
             for room in self._rooms.values():
                 room.limit_to(self._map_limit)
 

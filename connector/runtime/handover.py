@@ -25,7 +25,7 @@ import structlog
 
 from connector.clock import Clock
 from connector.config.loader import Settings
-from connector.errors import FatalError, StartupError
+from connector.errors import FatalError, LongMetadataRefused, StartupError
 from connector.kafka.client import session_seconds, start_of
 from connector.kafka.groups import Groups
 from connector.pipeline import offset_map as metadata
@@ -255,9 +255,29 @@ async def _if_allowed(answer: Awaitable[T], otherwise: T) -> T:
         return otherwise
 
 
+async def set_offsets(groups: Groups, group: str, commits: Sequence[Commit]) -> None:
+    """Set a group's offsets, with shorter maps if its coordinator takes no longer ones. Raises `StartupError`."""
+    limit = max((len(commit.metadata) for commit in commits), default=0)
+    while True:
+        try:
+            await groups.commit(group, commits)
+        except LongMetadataRefused as error:
+            # `offset.metadata.max.bytes` is below Kafka's default. Kafka does not say what it takes, so half is tried.
+            limit //= 2
+            if not limit:
+                raise
+            log.warning("offsets.map_cut", group=group, characters=limit, message=str(error))
+            commits = [
+                commit._replace(metadata=metadata.shortened(commit.offset, commit.metadata, limit))
+                for commit in commits
+            ]
+        else:
+            return
+
+
 async def _commit(groups: Groups, group: str, commits: Sequence[Commit]) -> None:
     try:
-        await groups.commit(group, commits)
+        await set_offsets(groups, group, commits)
     except StartupError:
         # Another member of this group may have started first and done the same.
         if not await groups.members(group):

@@ -15,7 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 from connector.testing.faults import Fault
 from tests.integration.events import good
 from tests.integration.job import Job, Vendor
-from tests.integration.load import Load, each_at_least_once, each_once, owned, settings_of
+from tests.integration.load import Load, each_at_least_once, each_once, frozen, owned, settings_of
 from tools.servers import Kafka
 
 COUNT: Final = 600
@@ -113,6 +113,27 @@ def test_of_two_members_with_one_name_one_ends_and_says_why(protocol: str, job: 
         assert ends.exit_code() == 1
         assert "group.instance.id" in ends.text or "instance ID" in ends.text
         stays.wait(lambda: owned(job, stays) == [PARTITIONS], "all partitions")
+        load.stop()
+        job.until_done(stays)
+    assert stays.stop() == 0
+    each_at_least_once(vendor, load)
+
+
+def test_a_suspended_member_whose_name_was_taken_ends_soon_and_says_why(job: Job, vendor: Vendor) -> None:
+    """A machine sleeps, and a process with its `group.instance.id` replaces it: when it is back, it ends at once.
+
+    Kills: a last commit that is repeated for all of `limits.drain_timeout` although the member was fenced out, and an
+    end whose reason is that a commit failed.
+    """
+    settings = settings_of(job, vendor, "static")
+    with Load(job, 400) as load:
+        sleeper = job.start(settings)
+        sleeper.wait(lambda: owned(job, sleeper) == [PARTITIONS], "all partitions")
+        with frozen(sleeper):
+            stays = job.start(settings)
+            stays.wait(lambda: owned(job, stays) == [PARTITIONS], "all partitions")
+        assert sleeper.exit_code(15) == 1
+        assert "group.instance.id" in sleeper.text.splitlines()[-1]
         load.stop()
         job.until_done(stays)
     assert stays.stop() == 0

@@ -275,9 +275,9 @@ class ModelSource:
         return records
 
     async def commit(self, commits: Sequence[Commit]) -> dict[TopicPartition, str]:
-        """Commit, but for partitions that fail."""
+        """Commit, but for partitions that fail. As the real client, report metadata that is too long for all."""
         await asyncio.sleep(0.001)
-        faults = {}
+        faults: dict[TopicPartition, str] = {}
         for one in commits:
             partition = (one.topic, one.partition)
             if partition in self.failing:
@@ -290,6 +290,8 @@ class ModelSource:
             assert one.offset >= self.committed.get(partition, (0, ""))[0], "a commit went backwards"
             self.commits.append(one)
             self.committed[partition] = (one.offset, one.metadata)
+        if long := next((fault for fault in faults.values() if isinstance(fault, LongMetadata)), None):
+            return {(one.topic, one.partition): long for one in commits}
         return faults
 
     async def pause(self, partitions: Sequence[TopicPartition]) -> None:

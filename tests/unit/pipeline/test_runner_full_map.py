@@ -8,7 +8,7 @@ import pytest
 
 from connector.pipeline.offset_map import FinishedMap, Runs, encode
 from tests.unit.delivery.delivery_rig import played
-from tests.unit.pipeline.pipeline_rig import PipelineRig, record
+from tests.unit.pipeline.pipeline_rig import ModelSource, PipelineRig, record
 
 
 @pytest.mark.promise("P2")
@@ -64,3 +64,21 @@ async def test_a_coordinator_that_takes_less_metadata_gets_shorter_maps() -> Non
     async with again.running():
         await again.until(lambda: source.committed["t", 0] == (18_000, ""))
     assert not {*rig.to["d"].done, *slow.done} & {*again.to["d"].done, *again.to["e"].done}
+
+
+@pytest.mark.promise("P3")
+@played
+async def test_a_map_that_is_too_long_shortens_no_map_that_would_fit() -> None:
+    """It is refused together with the commits of other partitions, which have no map: half of its length is tried.
+
+    So a clean stop repeats nothing. Kills: a limit from the shortest metadata of a refused commit, which leaves no map.
+    """
+    source = ModelSource(2)
+    rig, random = PipelineRig(source, names="de", latency=0.0), Random(5)
+    rig.to["e"].latency = None
+    source.longest = 600
+    source.produce(*[b"e" if random.random() < 0.3 else b"d" for _ in range(4_500)])
+    source.produce(*[b"d"] * 10, partition=1)
+    async with rig.running(0, 1):
+        await rig.until(lambda: len(source.committed.get(("t", 0), (0, ""))[1]) > source.longest // 4)
+        assert source.committed["t", 1] == (10, "")

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connector.config.loader import Settings
-from connector.errors import StartupError
+from connector.errors import LongMetadataRefused, StartupError
 from connector.pipeline import offset_map
 from connector.pipeline.offset_map import FinishedMap
 from connector.pipeline.offsets import PartitionTracker, destination_bit
@@ -36,6 +36,8 @@ class ModelGroups:
         """What happens each time when the members of a group are counted: the last is its last commit."""
         self.stays: set[str] = set()
         self.forbidden: set[str] = set()
+        self.longest = offset_map.MAX_TEXT
+        """The longest metadata that the coordinator takes."""
 
     async def members(self, group: str) -> int:
         """Return how many members a group has; one that is leaving has left when it is asked for again."""
@@ -58,6 +60,8 @@ class ModelGroups:
     async def commit(self, group: str, commits: Sequence[Commit]) -> None:
         """Set a group's offsets."""
         assert await self.members(group) == 0
+        if max(len(commit.metadata) for commit in commits) > self.longest:
+            raise LongMetadataRefused("OFFSET_METADATA_TOO_LARGE")
         for commit in commits:
             self.commits[group] = commit
 
@@ -198,6 +202,39 @@ async def test_what_ran_alone_is_not_marked_while_the_combined_group_runs_withou
     groups.stays.clear()
     await take_over(cast("Any", groups), configured("a"), None, LoopClock())
     assert groups.commits["g"].offset == 7
+
+
+@pytest.mark.promise("P1")
+@given(st.sets(st.integers(0, END - 1)), st.sets(st.integers(0, END - 1)), st.sampled_from([None, "a"]))
+def test_a_coordinator_that_takes_less_metadata_keeps_no_side_from_starting(
+    one: set[int], other: set[int], alone: str | None
+) -> None:
+    """Two maps that fit are one that does not: as much as fits is taken over, and no more is claimed than was finished.
+
+    Kills: a start that is refused each time, because `offset.metadata.max.bytes` is below Kafka's default.
+    """
+
+    async def play() -> None:
+        groups, done = ModelGroups(), {"a": one, "b": other}
+        runs = {name: offset_map.Runs.of(sorted(offsets)) for name, offsets in done.items()}
+        if alone is None:
+            for name, found in runs.items():
+                groups.commits[f"g.{name}"] = Commit(*PARTITION, 0, offset_map.encode(0, FinishedMap(found)).text)
+        else:
+            groups.commits["g"] = Commit(*PARTITION, *_committed(*offset_map.combined(runs)))
+        groups.longest = len(HANDED_OVER)
+        await take_over(cast("Any", groups), configured("a", "b"), alone, LoopClock())
+        commit = groups.commits["g" if alone is None else "g.a"]
+        known = offset_map.decode(commit.offset, commit.metadata)
+        for name in done if alone is None else [alone]:
+            claimed = {n for n in range(END) if n < commit.offset or known.done(name).contains(n)}
+            assert claimed <= done[name]
+
+    run_virtual(play())
+
+
+def _committed(watermark: int, finished: FinishedMap) -> tuple[int, str]:
+    return watermark, offset_map.encode(watermark, finished).text
 
 
 @pytest.mark.promise("P3")
