@@ -12,8 +12,7 @@ lane back: replayed records, and parked ones. A record is parked if it cannot be
 vendor fails on it, or its refusal is not believed yet). It then waits in the lane for parked records. Later records of
 its key wait in the key's lane, and all other keys pass. Without order, a lone record that fails is parked too.
 
-A request for a parked record may take as long as its time-out. So the lane for parked records has half of the slots. If
-there is only one slot, the lane rests for as long as its last request took.
+A request for a parked record may take as long as its time-out. So the lane for parked records has half of the slots.
 """
 
 from __future__ import annotations
@@ -69,9 +68,6 @@ class Lane:
         """By key: the records that wait behind a parked record of the key."""
         self._serial = count()
         self.in_flight = 0
-        self.halves_time = False
-        """Whether the lane rests for as long as each request took, because its slot is the only one of all lanes."""
-        self._rests_until = _AT_ONCE
         self.due = _NEVER
         """No batch is due before this moment (monotonic seconds). Cheap to check before `take`."""
         self.tried = False
@@ -103,9 +99,6 @@ class Lane:
         """Return the next batch to send; None if it must wait for a slot, a due time, the linger or a hold."""
         if self.due > now or self.in_flight >= self.concurrency:
             return None
-        if self._rests_until > now:
-            self.due = self._rests_until
-            return None
         # With order, the failed batch is in front, and everything behind it waits.
         take = self._take_front if self._ordered and self._front else self._take_by_turns
         batch = take(now, allowed)
@@ -113,12 +106,6 @@ class Lane:
             due = self.wake_at(None)
             self.due = _NEVER if due is None else due
         return batch
-
-    def ended(self, began: float, now: float) -> None:
-        """Note that a request is over that began at `began`."""
-        self.in_flight -= 1
-        if self.halves_time:
-            self._rests_until = now + (now - began)
 
     def take_probe(self, allowed: Allowed, *, newest: bool) -> Batch | None:
         """Return a batch for a probe, whatever its due time and linger; batches that were never sent come first.
@@ -226,8 +213,7 @@ class Lane:
         times = [(batch.due, batch.group) for batch in self._front]
         times += [(due, batch.group) for due, _, batch in self._waiting]
         times += [(batch.opened_at + self.linger, group) for group, batch in self._open.items()]
-        found = min([due for due, group in times if allowed is None or allowed(group)], default=None)
-        return None if found is None else max(found, self._rests_until)
+        return min([due for due, group in times if allowed is None or allowed(group)], default=None)
 
     @property
     def retrying(self) -> Batch | None:
@@ -392,7 +378,6 @@ class Lanes:
         self._keyed = [lane(1, ordered=True) for _ in range(max_in_flight)] if ordered else [lane(max_in_flight)]
         self._replayed = lane(1) if ordered else self._keyed[0]
         self._parked = lane(max(1, max_in_flight // 2))
-        self._parked.halves_time = max_in_flight == 1
         self.apart: dict[Delivery, Lane] = {}
         """With order: the parked records, each with the lane of its key."""
         self.all = [*self._keyed, *([self._replayed] if ordered else []), self._parked]

@@ -350,7 +350,7 @@ class Worker:
 
     async def _deliver(self, batch: Batch, lane: Lane, probe: Probe) -> None:
         destination = self._destination
-        began, again = self._clock.now(), batch.troubled
+        again = batch.troubled
         if again:
             destination.waiting.sent_again(batch)
         try:
@@ -361,7 +361,7 @@ class Worker:
                 verdict, response = await self._requests.send(batch) if batch.deliveries else (None, None)
             finally:
                 # Before the outcome: writing dead letters may wait for Kafka, and the vendor can take another request.
-                lane.ended(began, self._clock.now())
+                lane.in_flight -= 1
                 self.in_flight -= 1
                 self.answered += 1
                 # At once, so that other batches need not wait until this one's dead letters are written.

@@ -199,11 +199,11 @@ def test_a_storm_ends_though_its_probe_waits_behind_a_later_record_of_its_key() 
 
 
 @pytest.mark.promise("P5")
-@pytest.mark.parametrize(("order", "flight", "most"), [("none", 8, 1), ("key", 8, 1), ("none", 1, 21), ("key", 1, 21)])
-def test_records_that_get_no_answer_leave_half_of_the_slots_to_others(order: str, flight: int, most: int) -> None:
-    """Thirty records that hang until the time-out do not take every slot; with one slot, not all of its time.
+@pytest.mark.parametrize(("order", "flight"), [("none", 8), ("key", 8), ("none", 2)])
+def test_records_that_get_no_answer_leave_half_of_the_slots_to_others(order: str, flight: int) -> None:
+    """Thirty records that hang until the time-out do not take every slot.
 
-    Kills: parked records that may use all requests in flight; a lone slot that alternates between 20 s and 20 ms.
+    Kills: parked records that may use all requests in flight.
     """
 
     async def play() -> None:
@@ -225,10 +225,10 @@ def test_records_that_get_no_answer_leave_half_of_the_slots_to_others(order: str
                 sent[number := next(good)] = rig.clock.now()
                 rig.offer([number], key=own_key, partition=1)
                 await rig.clock.sleep(1)
-            await rig.clock.sleep(most)
+            await rig.clock.sleep(1)
             late = [call.at - sent[n] for call in rig.transport.calls for n in call.numbers if n in sent]
             assert len(late) == 300
-            assert max(late) < most
+            assert max(late) < 1
             assert len(rig.destination.waiting.records()) == 30
 
     run_virtual(play())
