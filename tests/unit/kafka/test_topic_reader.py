@@ -6,24 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from confluent_kafka import Message
 
 from connector.config.loader import KafkaSettings
 from connector.kafka import topic_reader
 from connector.kafka.topic_reader import OffsetSpan, TopicReader
 
 SETTINGS = KafkaSettings(topics=["t"], group_id="g", client={"bootstrap.servers": "unused:9092"})
-
-
-class Message:
-    """A record of the topic."""
-
-    def __init__(self, offset: int) -> None:
-        self._offset = offset
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what the record has."""
-        given = {"topic": "t", "partition": 0, "offset": self._offset, "timestamp": (1, 5), "value": b"v"}
-        return lambda: given.get(name)
 
 
 class Closing:
@@ -35,7 +24,7 @@ class Closing:
 
     def consume(self, *_: object) -> Sequence[Message]:
         """Return records."""
-        return [Message(0), Message(1)]
+        return [Message(topic="t", partition=0, offset=offset, timestamp=(1, 5), value=b"v") for offset in (0, 1)]
 
     def close(self) -> None:
         """Close."""
