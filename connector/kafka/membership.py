@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # it re-exports it without saying so
 
 from connector.errors import StartupError
-from connector.kafka.client import error_text, kafka_error
+from connector.kafka.client import error_text, kafka_error, until_resolved
 from connector.kafka.groups import Groups
 
 _SECONDS: Final = 2.0
@@ -26,8 +26,11 @@ class GroupMembership(Groups):
     """One cluster's groups as their coordinators describe them; use inside `async with`, or `close` it."""
 
     async def may_read(self, group: str) -> bool:
-        """Whether this user may READ the group, which members need. Raises `StartupError` if that is unknown."""
-        return _may_read(await self._describe(group))
+        """Whether this user may READ the group, which members need. Raises `StartupError` if that is unknown.
+
+        Repeats what is transient, for a command: a member asks again anyway.
+        """
+        return _may_read(await self._describe(group, repeat=True))
 
     async def why_unassigned(self, group: str, partitions: Mapping[str, int]) -> str | None:
         """Return why a member may have no partitions; None if other members have all of them.
@@ -46,14 +49,17 @@ class GroupMembership(Groups):
         left = sum(partitions.values()) - sum(topic in partitions for topic, _ in assigned)
         return f"joining the group: {left} of its partitions have no member" if left > 0 else None
 
-    async def _describe(self, group: str) -> Any:
-        try:
+    async def _describe(self, group: str, *, repeat: bool = False) -> Any:
+        async def ask() -> Any:
             # Metadata first: see `TopicIds`. Often a member has no partitions because no broker answers.
             await self.topics(_SECONDS)
             futures = self.client.describe_consumer_groups(
                 [group], include_authorized_operations=True, request_timeout=_SECONDS
             )
             return await asyncio.wrap_future(futures[group])
+
+        try:
+            return await (until_resolved(ask) if repeat else ask())
         except KafkaException as error:
             if kafka_error(error).code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
                 # READ includes DESCRIBE, so whichever is missing, READ is what to grant.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from connector.config.loader import KafkaSettings
 from connector.errors import StartupError
 from connector.kafka import client, groups, topic_reader
 from connector.kafka.groups import CommittedOffsets, Groups
+from connector.kafka.membership import GroupMembership
 from connector.kafka.retention import Retention
 from connector.kafka.topic_reader import TopicReader, TopicTail
 from connector.kafka.topics import OwnTopic, TopicCheck
@@ -56,7 +58,7 @@ class Stumbling:
 
     def describe_consumer_groups(self, *_: object, **__: object) -> Any:
         """Answer with two members."""
-        return {"g": self._later("members", SimpleNamespace(members=[1, 2]))}
+        return {"g": self._later("members", SimpleNamespace(members=[1, 2], authorized_operations=None))}
 
     def describe_configs(self, *_: object, **__: object) -> Any:
         """Answer that a topic is compacted."""
@@ -121,9 +123,12 @@ def test_a_question_is_repeated_while_the_cluster_starts(question: Callable[[], 
 async def test_members_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The admin client's futures are repeated like blocking calls."""
     monkeypatch.setattr(client, "_REPEAT_PAUSE", 0.0)
-    asking = Groups.__new__(Groups)
     monkeypatch.setattr(Groups, "client", Stumbling(), raising=False)
-    assert await asyncio.wait_for(asking.members("g"), 5) == 2
+    assert await asyncio.wait_for(Groups.__new__(Groups).members("g"), 5) == 2
+    asking = GroupMembership.__new__(GroupMembership)
+    asking._requesting = threading.Lock()
+    monkeypatch.setattr(asking, "client", Stumbling(), raising=False)
+    assert await asyncio.wait_for(asking.may_read("g"), 5)
 
 
 async def test_what_an_admin_client_does_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
