@@ -144,8 +144,7 @@ class Worker:
         None if the destination does not have the record.
         """
         under_way = (delivery for batch in self._tasks.values() for delivery in batch.deliveries)
-        here = (d for d in (*self._destination.lanes.deliveries(), *under_way) if d.tracker is tracker)
-        delivery = next((d for d in here if d.record.offset == offset), None)
+        delivery = _find((*self._destination.lanes.deliveries(), *under_way), tracker, offset)
         if delivery is not None:
             skip = self._skips.want(delivery)
             self._take_skipped()
@@ -215,8 +214,7 @@ class Worker:
         """Set a storm's probe aside again if it waits here for too long: the next probe takes another record."""
         destination = self._destination
         for place in destination.storms.overdue(now) if destination.storms else ():
-            here = (d for d in destination.lanes.deliveries() if d.tracker is place.tracker)
-            delivery = next((d for d in here if d.record.offset == place.offset), None)
+            delivery = _find(destination.lanes.deliveries(), place.tracker, place.offset)
             if delivery is not None and destination.lanes.take_out(delivery) is not None:
                 destination.lanes.let_pass(delivery)
                 destination.buffer.forget([delivery])
@@ -396,6 +394,10 @@ class Worker:
             "the record is too old to be sent now: it broke no rule of the vendor when it was read, but does now",
         )
         self._start(work, part)
+
+
+def _find(deliveries: Iterable[Delivery], tracker: PartitionTracker, offset: int) -> Delivery | None:
+    return next((each for each in deliveries if each.tracker is tracker and each.record.offset == offset), None)
 
 
 async def _together(works: Sequence[Coroutine[Any, Any, None]]) -> None:
