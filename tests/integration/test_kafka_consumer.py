@@ -263,6 +263,34 @@ async def test_a_paused_partition_rests_until_it_is_resumed(kafka: Kafka, cluste
     await member.until(lambda: len(member.records) == 10)
 
 
+async def test_a_resumed_partition_gives_its_next_record_at_once(
+    kafka: Kafka, cluster: Cluster, topic_name: str
+) -> None:
+    """A resume wakes librdkafka's thread for the broker, which sleeps up to a second once nothing is to be fetched.
+
+    Eleven resumes at different moments of that second: without the wake-up their median is half of it. Kills: a full
+    buffer that costs half a second each time.
+    """
+    kafka.create_topic(topic_name)
+    cluster.produce(topic_name, 20)
+    member = await cluster.join([topic_name], topic_name)
+    await member.until(lambda: bool(member.records))
+    waits = []
+    for number in range(11):
+        await member.source.pause([(topic_name, 0)])
+        before = asyncio.get_running_loop().time()
+        # Longer than a fetch may wait at the broker.
+        while asyncio.get_running_loop().time() - before < 0.55 + number * 0.37 % 1:
+            await member.once()
+        cluster.produce(topic_name, 1)
+        seen, started = len(member.records), asyncio.get_running_loop().time()
+        await member.source.resume([(topic_name, 0)])
+        while len(member.records) == seen:
+            await member.once()
+        waits.append(asyncio.get_running_loop().time() - started)
+    assert sorted(waits)[5] < 0.2, waits
+
+
 async def test_a_cancelled_poll_loses_no_record(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
     """However often polls are cancelled, every record comes once and in order."""
     kafka.create_topic(topic_name)
