@@ -65,6 +65,8 @@ _LEAST_FETCH: Final = 16 << 10
 _FETCH_SHARE: Final = 24
 """A fetch requests this fraction of the queue: 64 KiB of 1.5 MiB (measured, see docs/delivery.md)."""
 _LEAST_MESSAGE: Final = 1000
+_QUEUED_RECORDS: Final = 5000
+"""Records that librdkafka fetches ahead, plus one fetch. A poll takes up to 1,000, and a fetch takes milliseconds."""
 LEAST_BATCH: Final = 16 << 10
 """Bytes of a producer's batch that are below any sensible limit of a topic."""
 MOST_BATCH: Final = 64 << 10
@@ -320,6 +322,8 @@ def consumer_config(settings: KafkaSettings, group_id: str, queue_bytes: int) ->
         # Both count compressed bytes, which unpack to a hundred times as many, so they are far below the queue's.
         "fetch.max.bytes": fetch,
         "fetch.message.max.bytes": fetch // 2,
+        # The limit in bytes does not count librdkafka's own objects, which are larger than a small record.
+        "queued.min.messages": _QUEUED_RECORDS,
         **client,
         # librdkafka's minimum for a fetch; a consumer uses the property for nothing else.
         "message.max.bytes": _LEAST_MESSAGE,
