@@ -60,6 +60,8 @@ class Worker:
         self._error: BaseException | None = None
         self._skips = Skips()
         self.in_flight = 0
+        self._writing_answers = 0
+        """How many batches wait until Kafka has the vendor's answers."""
         self.answered = 0
         """How many requests have ended, whatever their result."""
         destination.ports.metrics.destination_in_flight.labels(self.name).set_function(lambda: self.in_flight)
@@ -229,7 +231,9 @@ class Worker:
             if wait > 0:
                 return self._wait_for_token(now, wait)
             stuck = self._destination.throttle.stuck
-            if self.in_flight >= (1 if stuck else self._destination.settings.max_in_flight):
+            # Answers keep their request's place until Kafka has them: they take more memory than the questions, and
+            # the buffer counts only those.
+            if self.in_flight + self._writing_answers >= (1 if stuck else self._destination.settings.max_in_flight):
                 return None
             batch, lane, probe = self._next(now)
             if batch is None:
@@ -366,8 +370,13 @@ class Worker:
                 self._changed.set()
             if verdict is not None:
                 started = self._clock.now()
-                await self._outcomes.settle(batch, verdict, response, probe)
-                if isinstance(verdict, Accepted) and not verdict.answers:
+                answers = isinstance(verdict, Accepted) and bool(verdict.answers)
+                self._writing_answers += answers
+                try:
+                    await self._outcomes.settle(batch, verdict, response, probe)
+                finally:
+                    self._writing_answers -= answers
+                if isinstance(verdict, Accepted) and not answers:
                     # Other outcomes wait for Kafka, which costs this process no work.
                     self._time.add("deliver", self._clock.now() - started)
             # Even if the verdict says nothing about the hold: the probe is over, and the next one needs a time.

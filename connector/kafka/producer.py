@@ -202,6 +202,8 @@ class KafkaProducer:
                 if error.code() != QUEUE_FULL:
                     batch.failed(index, DeliveryFailed(topic, error))
             waiting = full + waiting
+            # Kafka may take long, and librdkafka has its own copies.
+            del tried, refused, full
             if waiting:
                 await self._wait_for_room()
         return await batch.ended if records else {}

@@ -28,7 +28,8 @@ _QUIET: Final = 60.0
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
 
-Keyed = tuple[bytes | None, Answer]
+_Result = tuple[bytes | None, bytes]
+"""A key and an encoded answer."""
 _log = structlog.get_logger()
 
 
@@ -49,13 +50,14 @@ class ResultsWriter:
         self._topic = topic
         self._clock = clock
 
-    async def write(self, answers: Iterable[Keyed]) -> Collection[int]:
+    async def write(self, answers: Iterable[tuple[bytes | None, Answer]]) -> Collection[int]:
         """Return once Kafka has acknowledged the answers, with the indexes of those that are too large for the topic.
 
         Other failed ones are retried, and their questions wait. One that is too large is tried without its key, which
         may be as large as a whole record. Whatever it still is then, waiting does not help.
         """
-        left, wait = dict(enumerate(answers)), _FIRST_WAIT
+        left = dict(enumerate([await self._encoded(key, answer) for key, answer in answers]))
+        wait = _FIRST_WAIT
         lost: list[int] = []
         while faults := await self._faults_of(left):
             again = {index: left[index] for index, fault in faults.items() if not fault.too_large}
@@ -67,22 +69,20 @@ class ResultsWriter:
                 wait = min(wait * 2, _LONGEST_WAIT)
         return lost
 
-    async def _faults_of(self, answers: Mapping[int, Keyed]) -> dict[int, DeliveryFailed]:
-        """Write answers at once, and return the faults of those that Kafka did not accept."""
-        writes: dict[str, Callable[[dict[str, Any]], bytes]] = {}
-        records: list[tuple[bytes | None, bytes]] = []
-        for key, answer in answers.values():
-            if answer.schema not in writes:
-                writes[answer.schema] = await self._encoder.writer(self._topic, answer.schema)
-            records.append((key, writes[answer.schema](answer.datum)))
-        failed = await self._producer.send_all(self._topic, records)
+    async def _encoded(self, key: bytes | None, answer: Answer) -> _Result:
+        write = await self._encoder.writer(self._topic, answer.schema)
+        return key, write(answer.datum)
+
+    async def _faults_of(self, results: Mapping[int, _Result]) -> dict[int, DeliveryFailed]:
+        """Write results at once, and return the faults of those that Kafka did not accept."""
+        failed = await self._producer.send_all(self._topic, list(results.values()))
         for fault in failed.values():
             if fault.fatal:
                 raise fault
         if failed:
             message = f"{next(iter(failed.values()))}; answers that are not written: {len(failed)}"
             _log.error("results.failed", topic=self._topic, message=message)
-        numbers = list(answers)
+        numbers = list(results)
         return {numbers[place]: fault for place, fault in failed.items()}
 
 

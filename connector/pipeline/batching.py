@@ -19,6 +19,9 @@ from connector.vendors.base import Limits
 FIXED_CHARGE: Final = 768
 """Bytes charged for each buffered delivery in addition to its payload: its objects' own size, measured."""
 
+ANSWER_CHARGE: Final = 1536
+"""Bytes charged in addition for each question: its answer waits in memory until Kafka has its result, measured."""
+
 
 def charge_of(record: Record, body: bytes = b"") -> int:
     """Return the bytes charged for holding a record and, if it has one, its item's body."""

@@ -30,7 +30,7 @@ import structlog
 from connector.clock import Clock
 from connector.dead_letters.headers import ParsedDeadLetter, parse
 from connector.errors import ConnectorError, Refusal, SchemaUnavailable
-from connector.pipeline.batching import FIXED_CHARGE, Delivery, Offer, charge_of, too_large
+from connector.pipeline.batching import ANSWER_CHARGE, FIXED_CHARGE, Delivery, Offer, charge_of, too_large
 from connector.pipeline.flow import Budget
 from connector.pipeline.offsets import WHOLE, PartitionTracker, destination_bit
 from connector.pipeline.skips import CAUSE, CODE, MESSAGE, Skip
@@ -41,7 +41,7 @@ from connector.routing.table import Routed, RouteTable, Skipped, position_identi
 from connector.tasks import Supervisor, internal_refusal, refusing
 from connector.telemetry.logs import sample
 from connector.telemetry.metrics import Metrics
-from connector.vendors.base import Shape, Shaped, ShapeMapping, Vendor
+from connector.vendors.base import Answering, Shape, Shaped, ShapeMapping, Vendor
 
 NO_ITEM: Final = Item(b"")
 """The item of a delivery that breaks a local rule."""
@@ -437,7 +437,7 @@ class Intake:
                 # Only a vendor that is behind us moves the end of an item: by our own clock it expires no sooner.
                 min(0, leg.shaped.clock_ahead),
                 limits.bytes - limits.overhead,
-                FIXED_CHARGE,
+                FIXED_CHARGE + leg.answer_charge,
                 Item,
                 Delivery,
                 Offer,
@@ -645,7 +645,7 @@ class Intake:
 class RunDestination:
     """One destination in a run: its bit in the trackers, and the deliveries prepared for it."""
 
-    __slots__ = ("bit", "deliverer", "offers", "shaped", "vendor")
+    __slots__ = ("answer_charge", "bit", "deliverer", "offers", "shaped", "vendor")
 
     def __init__(self, bit: int, deliverer: Deliverer) -> None:
         self.bit = bit
@@ -657,6 +657,7 @@ class RunDestination:
         """Use the current vendor: it is rebuilt when its settings or secrets are read again."""
         self.vendor = vendor
         self.shaped = vendor if isinstance(vendor, Shaped) else None
+        self.answer_charge = ANSWER_CHARGE if isinstance(vendor, Answering) else 0
 
     def add(self, offer: Offer) -> None:
         """Add an offer that compiled code has made."""
@@ -752,7 +753,7 @@ class Run:
             if len(item.body) > room:
                 self._refuse(leg, record, tracker, routed, too_large(item, limits))
                 continue
-            charge = charge_of(record, item.body)
+            charge = charge_of(record, item.body) + leg.answer_charge
             offer.charge += charge
             offer.deliveries.append(
                 Delivery(record, tracker, bit, item, routed.identity, charge, routed.first_dedup_id)

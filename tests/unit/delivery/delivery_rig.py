@@ -90,11 +90,11 @@ class ModelVendor:
         if status == 200:
             again = frozenset(index for index, item in enumerate(items) if int(item.body) in said.get("again", ()))
             numbers = [int(item.body) for index, item in enumerate(items) if index not in again]
-            answers = [Answer("model.Answer", {"n": n}) for n in numbers] if said.get("answers") else ()
+            answers = [Answer("model.Answer", {"n": n}) for n in numbers] if said.get("answers") else []
             return Accepted(answers, again, rate=RateHint(0, said["reset"]) if "reset" in said else None)
         if status == 400:
             named = frozenset(index for index, item in enumerate(items) if int(item.body) in said.get("named", ()))
-            answers = [Answer("model.Answer", {"n": int(item.body)}) for item in items] if said.get("answers") else ()
+            answers = [Answer("model.Answer", {"n": int(item.body)}) for item in items] if said.get("answers") else []
             return Refused(code, WORDS, named, documented=said.get("documented", True), answers=tuple(answers))
         if status == 413:
             return TooLarge(code, "too large", said.get("limit", "records"), documented=said.get("documented", True))

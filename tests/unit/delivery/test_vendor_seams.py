@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,6 +18,7 @@ from connector.delivery.pacing import Backoff
 from connector.delivery.states import Holds, Kind
 from connector.records import Answer, Item
 from connector.testing.loop import run_virtual
+from connector.vendors.base import Accepted, Response, Verdict
 from tests.unit.delivery.delivery_rig import OK, Call, ModelVendor, Reply, Rig
 
 
@@ -37,6 +40,21 @@ class Seamed(ModelVendor):
     def ended(self, item: Item, code: str | None, message: str) -> Answer | None:
         """Return the item's number with the code."""
         return Answer("model.Ended", {"n": int(item.body), "code": code})
+
+
+class Remembering(ModelVendor):
+    """A vendor that remembers its verdicts, which all accept."""
+
+    def __init__(self, records: int) -> None:
+        super().__init__(records)
+        self.accepted: list[Accepted] = []
+
+    def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
+        """Return the verdict that the answer spells out."""
+        verdict = super().read(response, group, items, asked)
+        assert isinstance(verdict, Accepted)
+        self.accepted.append(verdict)
+        return verdict
 
 
 @pytest.mark.parametrize(("seconds", "used"), [(0, False), (59, False), (600, True), (-600, True)])
@@ -109,6 +127,34 @@ def test_a_question_that_ends_without_an_answer_has_a_result(
     written, numbers = run_virtual(play())
     assert numbers == [3]
     assert [answer.datum for answer in written] == [{"n": 3, "code": code}]
+
+
+def test_answers_that_wait_for_kafka_keep_their_request_s_place() -> None:
+    """While Kafka takes no result, as many batches as may be in flight are asked, and their answers are let go.
+
+    Kills: a place that is free once the vendor has answered, so that the answers of a whole buffer wait in memory.
+    """
+
+    async def play() -> tuple[int, list[int], int]:
+        rig = Rig(lambda _call: Reply(said={"answers": True}), batch={"records": 10}, max_in_flight=3)
+        rig.destination.vendor = vendor = Remembering(10)
+        kafka_works, write = asyncio.Event(), rig.answers.write
+
+        async def wait(answers: Iterable[tuple[bytes | None, Answer]]) -> list[int]:
+            given = list(answers)
+            await kafka_works.wait()
+            return await write(given)
+
+        with patch.object(rig.answers, "write", wait):
+            async with rig.running():
+                rig.offer(range(100))
+                await asyncio.sleep(60)
+                asked, kept = len(rig.transport.calls), [len(verdict.answers) for verdict in vendor.accepted]
+                kafka_works.set()
+                await rig.done()
+        return asked, kept, len(rig.answers.written)
+
+    assert run_virtual(play()) == (3, [0, 0, 0], 100)
 
 
 def test_a_hold_of_an_endpoint_blocks_every_group_of_it() -> None:

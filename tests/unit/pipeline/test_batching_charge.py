@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from connector.clock import SystemClock
 from connector.errors import Refusal
-from connector.pipeline.batching import FIXED_CHARGE, Delivery, Offer, charge_of
+from connector.pipeline.batching import ANSWER_CHARGE, FIXED_CHARGE, Delivery, Offer, charge_of
 from connector.pipeline.flow import Budget
 from connector.pipeline.intake import Run, RunDestination, Services
 from connector.pipeline.offsets import PartitionTracker, destination_bit
-from connector.records import Record
+from connector.records import Answer, Item, Record
 from connector.routing.table import Routed
 from connector.vendors.base import VendorEvent
 from tests.unit.delivery.delivery_rig import ModelVendor
@@ -35,13 +35,22 @@ def test_every_byte_that_is_held_is_charged(
     assert charge_of(record, body) == charge_of(record) + len(body)
     (delivery,) = _prepared(record, text)
     assert delivery.charge == charge_of(record, body)
+    (question,) = _prepared(record, text, Asked())
+    assert question.charge == charge_of(record, body) + ANSWER_CHARGE
+
+
+class Asked(ModelVendor):
+    """A query vendor: what it answers takes memory too."""
+
+    def ended(self, item: Item, code: str | None, message: str) -> Answer | None:
+        """Return no result: none of its questions ends here."""
 
 
 class _Destination:
     """Keeps what it is offered."""
 
-    def __init__(self) -> None:
-        self.name, self.vendor = "d", ModelVendor()
+    def __init__(self, vendor: ModelVendor) -> None:
+        self.name, self.vendor = "d", vendor
         self.offered: list[Delivery] = []
 
     def offer(self, offer: Offer) -> None:
@@ -54,9 +63,9 @@ class _Destination:
         raise AssertionError(delivery, refusal)
 
 
-def _prepared(record: Record, text: str) -> list[Delivery]:
+def _prepared(record: Record, text: str, vendor: ModelVendor | None = None) -> list[Delivery]:
     """Return the deliveries that a run makes of a record and an event, once they are charged to the budget."""
-    to, budget = _Destination(), Budget(1_000_000)
+    to, budget = _Destination(vendor or ModelVendor()), Budget(1_000_000)
     services = SimpleNamespace(clock=SystemClock(), deliverers={"d": to}, budget=budget)
     run, tracker = (
         Run(cast("Services", services), {"d": RunDestination(destination_bit(0), to)}),
