@@ -25,6 +25,7 @@ SHORT: Final[Mapping[str, tuple[tuple[str, ...], float]]] = {
         90,
     ),
     "processes": (("throughput", "--records", "200000", "--processes", "2", "--systems", "connector"), 90),
+    "start": (("start", "--starts", "5"), 45),
     "latency": (("latency", "--seconds", "10"), 60),
     "sink": (("sink", "--measure", "--seconds", "3"), 15),
     "micro": (("micro", "--seconds", "0.5"), 60),
