@@ -31,7 +31,11 @@ from benchmarks.report import keep, table
 from benchmarks.surroundings import Result
 from benchmarks.workloads import EVERY
 
-PEERS: Final = {"script": "benchmarks.plain_script", "faststream": "benchmarks.faststream_app"}
+PEERS: Final = {
+    "script": "benchmarks.plain_script",
+    "faststream": "benchmarks.faststream_app",
+    "floor": "benchmarks.floor",
+}
 SYSTEMS: Final = (*PEERS, "connector")
 DELAYS: Final = (0.0, 0.05)
 ORDERS: Final = ("none", "key")
