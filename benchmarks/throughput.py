@@ -10,6 +10,7 @@ Several values of --vendor, --sink-delay, --order and --processes are combined; 
 support Jiguang only. FastStream (`--systems script faststream connector`) has to be installed first. `mapped` is
 Jiguang's events in another schema, which a route maps. JPush's records are queries of about 40 bytes, and the run
 includes writing the answers to the results topic.
+`--systems before connector --before PATH` compares with the connector of another checkout, which has its own `.venv`.
 `--growth 10000 10000000` compares the cost per record in a small and in a large run.
 """
 
@@ -36,7 +37,8 @@ PEERS: Final = {
     "faststream": "benchmarks.faststream_app",
     "floor": "benchmarks.floor",
 }
-SYSTEMS: Final = (*PEERS, "connector")
+BEFORE: Final = "before"
+SYSTEMS: Final = (*PEERS, BEFORE, "connector")
 DELAYS: Final = (0.0, 0.05)
 ORDERS: Final = ("none", "key")
 PROCESSES: Final = (1, 2)
@@ -66,8 +68,10 @@ def topic_of(name: str) -> str:
     return f"events-{name}"
 
 
-def command(system: str, cell: Cell, group: str, url: str, to: Surroundings, in_flight: int) -> list[str]:
-    """Return the command that starts a system."""
+def command(
+    system: str, cell: Cell, group: str, url: str, to: Surroundings, in_flight: int, before: str | None = None
+) -> list[str]:
+    """Return the command that starts a system; `before` is the checkout of the system of that name."""
     workload = EVERY[cell.vendor]
     topic = topic_of(cell.vendor)
     if system in PEERS:
@@ -77,6 +81,8 @@ def command(system: str, cell: Cell, group: str, url: str, to: Surroundings, in_
     settings = {"max_in_flight": in_flight, "order": cell.order}
     text = surroundings.configuration(workload, topic, group, to.bootstrap, to.schemas, url, **settings)
     file.write_text(text, encoding="utf-8")
+    if system == BEFORE and before is not None:
+        return [f"{before}/.venv/bin/connector", "run", "-c", str(file)]
     return [sys.executable, "-m", "connector", "run", "-c", str(file)]
 
 
@@ -88,7 +94,7 @@ def compare(cell: Cell, number: int, to: Surroundings, arguments: argparse.Names
             if system in PEERS and cell.vendor != "jiguang":
                 continue
             group = f"{system}-{number}"
-            started = [command(system, cell, group, url, to, arguments.in_flight)] * cell.processes
+            started = [command(system, cell, group, url, to, arguments.in_flight, arguments.before)] * cell.processes
             result = surroundings.measure(system, started, url, arguments.records, arguments.seconds)
             left = surroundings.lag(to.bootstrap, group, topic_of(cell.vendor), arguments.partitions)
             results.append(replace(result, lag=left))
@@ -111,7 +117,7 @@ def show(cells: list[tuple[Cell, list[Result]]]) -> str:
             ]
             rows.append([*where, one.system, *measured, one.requests, one.exit_code, one.lag])
         by_name = {one.system: one for one in results}
-        for peer in PEERS.keys() & by_name.keys() if "connector" in by_name else ():
+        for peer in {*PEERS, BEFORE} & by_name.keys() if "connector" in by_name else ():
             ours, theirs = by_name["connector"], by_name[peer]
             ratios = [
                 f"{getattr(ours, name) / getattr(theirs, name):.2f}"
@@ -135,7 +141,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="every vendor, delay, order and number of processes")
     parser.add_argument("--growth", nargs=2, type=int, metavar=("SMALL", "LARGE"), help="compare two sizes instead")
     parser.add_argument("--seconds", type=float, default=300.0, help="time limit per system")
+    parser.add_argument("--before", help="another checkout, the system `before`")
     arguments = parser.parse_args()
+    if (BEFORE in arguments.systems) != (arguments.before is not None):
+        parser.error("--before and the system `before` belong together")
     if arguments.all:
         arguments.vendor, arguments.sink_delay = list(EVERY), list(DELAYS)
         arguments.order, arguments.processes = list(ORDERS), list(PROCESSES)
