@@ -56,7 +56,7 @@ class ResultsWriter:
         Other failed ones are retried, and their questions wait. One that is too large is tried without its key, which
         may be as large as a whole record. Whatever it still is then, waiting does not help.
         """
-        left = dict(enumerate([await self._encoded(key, answer) for key, answer in answers]))
+        left = dict(enumerate(await self._encoded(answers)))
         wait = _FIRST_WAIT
         lost: list[int] = []
         while faults := await self._faults_of(left):
@@ -69,9 +69,14 @@ class ResultsWriter:
                 wait = min(wait * 2, _LONGEST_WAIT)
         return lost
 
-    async def _encoded(self, key: bytes | None, answer: Answer) -> _Result:
-        write = await self._encoder.writer(self._topic, answer.schema)
-        return key, write(answer.datum)
+    async def _encoded(self, answers: Iterable[tuple[bytes | None, Answer]]) -> list[_Result]:
+        writes: dict[str, Callable[[dict[str, Any]], bytes]] = {}
+        results: list[_Result] = []
+        for key, answer in answers:
+            if answer.schema not in writes:
+                writes[answer.schema] = await self._encoder.writer(self._topic, answer.schema)
+            results.append((key, writes[answer.schema](answer.datum)))
+        return results
 
     async def _faults_of(self, results: Mapping[int, _Result]) -> dict[int, DeliveryFailed]:
         """Write results at once, and return the faults of those that Kafka did not accept."""
