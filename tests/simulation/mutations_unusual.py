@@ -154,8 +154,8 @@ UNUSUAL: Final = (
     Mutant(
         "set aside again what a release let go",
         "connector/pipeline/storms.py",
-        "        return reason not in self._released.values()",
-        "        return True",
+        "        if self._released.pop(place, None) == reason:\n",
+        "        if self._released.pop(place, None) is self:\n",
         "tests/unit/delivery/test_worker_holds.py",
     ),
     Mutant(
