@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from random import Random
@@ -155,6 +156,27 @@ def test_answers_that_wait_for_kafka_keep_their_request_s_place() -> None:
         return asked, kept, len(rig.answers.written)
 
     assert run_virtual(play()) == (3, [0, 0, 0], 100)
+
+
+class Tupled(ModelVendor):
+    """Gives its answers in a tuple."""
+
+    def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
+        """Return the model's verdict with a tuple."""
+        verdict = super().read(response, group, items, asked)
+        assert isinstance(verdict, Accepted)
+        return replace(verdict, answers=tuple(verdict.answers))
+
+
+@played
+async def test_a_vendor_may_give_its_answers_in_any_sequence() -> None:
+    """Kills: answers that are taken out of what is no list, which ends the run with a fault, again and again."""
+    rig = Rig(lambda _call: Reply(said={"answers": True}))
+    rig.destination.vendor = Tupled()
+    async with rig.running():
+        rig.offer(range(10))
+        await rig.done()
+    assert [answer.datum["n"] for answer in rig.answers.written] == list(range(10))
 
 
 @played
