@@ -174,6 +174,8 @@ class Destination:
             ordered=settings.order == "key",
         )
         self.waiting = Waiting(self.lanes)
+        self.answers_trouble: str | None = None
+        """Why the vendor's answers cannot be written now, or None."""
         self._reload = reload
         self._log = ConditionLog(ports.clock.wall())
         if settings.hold:
@@ -225,6 +227,13 @@ class Destination:
         self.holds.set_intake(cause, message, self.ports.clock.wall())
         self.may_differ()
         self.note()
+
+    def note_answers(self, trouble: str | None) -> None:
+        """Show why the vendor's answers wait for Kafka, or that they no longer do."""
+        if trouble != self.answers_trouble:
+            self.answers_trouble = trouble
+            self.may_differ()
+            self.note()
 
     def reload(self) -> None:
         """Read the destination's secrets again, so that a probe uses a rotated one."""
@@ -315,6 +324,9 @@ class Destination:
         """Return the state; `since` is set only if a hold knows it."""
         if holds := self.shown_holds():
             return holds[0]
+        # Before a throttle and failed batches: they end by themselves, while this may need a person.
+        if self.answers_trouble is not None:
+            return StateReport(DestinationState.RETRYING, message=f"the vendor's answers wait: {self.answers_trouble}")
         now, wall = self.ports.clock.now(), self.ports.clock.wall()
         # After the holds: a vendor that is both denied and throttled has to be shown as denied, because only that
         # needs a person.

@@ -86,6 +86,7 @@ _CONSUMER_ONLY: Final = frozenset(
         *("coordinator.query.interval.ms", "isolation.level", "check.crcs", "consume.callback.max.messages"),
         *("fetch.wait.max.ms", "fetch.queue.backoff.ms", "fetch.message.max.bytes", "max.partition.fetch.bytes"),
         *("fetch.max.bytes", "fetch.min.bytes", "fetch.error.backoff.ms", "allow.auto.create.topics"),
+        "queued.min.messages",
         *("offset.store.method", "offset.store.path", "offset.store.sync.interval.ms"),
     }
 )

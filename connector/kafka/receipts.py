@@ -49,6 +49,8 @@ class ResultsWriter:
         self._producer = producer
         self._topic = topic
         self._clock = clock
+        self.on_trouble: Callable[[str | None], None] = lambda _trouble: None
+        """Called with the reason why answers wait, and with None once some are written."""
 
     async def write(self, answers: Iterable[tuple[bytes | None, Answer]]) -> Collection[int]:
         """Return once Kafka has acknowledged the answers, with the indexes of those that are too large for the topic.
@@ -65,8 +67,10 @@ class ResultsWriter:
             lost += faults.keys() - again.keys() - keyless.keys()
             left = again | keyless
             if again:
+                self.on_trouble(str(faults[next(iter(again))]))
                 await self._clock.sleep(wait)
                 wait = min(wait * 2, _LONGEST_WAIT)
+        self.on_trouble(None)
         return lost
 
     async def _encoded(self, answers: Iterable[tuple[bytes | None, Answer]]) -> list[_Result]:

@@ -207,14 +207,13 @@ async def _run(
     source, tracer = _source(base, group, clock, _other_side(base, destination, clock)), _tracer(base)
     # The counts that the consumer refreshes come first: partitions may be added while the member runs.
     counts = ChainMap(source.counts, dict(report.partitions))
+    answers = {name: ResultsWriter(avro.encoder, producer, topic, clock) for name, topic in base.results_topics.items()}
     edges = Edges(
         source=source,
         decoder=avro.decoder,
         dead_letters=dead_letters,
         receipts=receipts,
-        answers={
-            name: ResultsWriter(avro.encoder, producer, topic, clock) for name, topic in base.results_topics.items()
-        },
+        answers=answers,
         transport=lambda name, account: HttpTransport(name, account.http, account.max_in_flight),
         reload=configuration.renewed,
         clock=clock,
@@ -224,8 +223,10 @@ async def _run(
         tracer=tracer,
     )
     pipeline = build(base, kinds, metrics, edges, only=destination, schemas=known_schemas(own))
-    # The decoder is a part of the pipeline, so it was built before it.
+    # The decoder and the writers of answers are parts of the pipeline, so they were built before it.
     trouble.listener = pipeline.holds.registry_trouble
+    for name in answers.keys() & pipeline.workers.keys():
+        answers[name].on_trouble = pipeline.workers[name].destination.note_answers
     configuration.running(pipeline, avro.decoder)
     await producer.start()
     member.running(pipeline, dead_letters, lambda: source.troubles, lambda: source.is_refused)

@@ -1,8 +1,8 @@
 """Detects a stuck member, from a thread of its own, and logs once where every thread and task is.
 
 It looks for two faults: an event loop that does not run, and a pipeline whose work does not move although it has no
-reason to wait. Reasons to wait are a hold, a throttle, or a broker or registry that does not answer: a restart fixes
-none of them. What remains is a fault of the connector itself or of a vendor's module.
+reason to wait. Reasons to wait are a hold, a throttle, a broker or registry that does not answer, or answers that Kafka
+does not take: a restart fixes none of them. What remains is a fault of the connector itself or of a vendor's module.
 
 A blocked loop cannot answer, so `/healthz` fails by not answering, and the log line has the reason. The thread wakes
 once a second and asks the loop to run one callback, which costs almost nothing.
@@ -225,6 +225,8 @@ def _work(worker: Worker, now: float) -> Hashable:
     """Return a destination's progress and remaining work; None if it has no work, or a reason to wait."""
     destination = worker.destination
     if not destination.buffer.bytes or worker.condition().state in _WAITING or destination.bucket.delay(now) > 0:
+        return None
+    if destination.answers_trouble is not None:
         return None
     # Each of them alone may stay unchanged without a fault: a slow vendor frees no bytes, and a refused batch is put
     # back.

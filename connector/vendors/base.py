@@ -76,11 +76,11 @@ class Accepted:
     """All items were accepted except those in `again` (indexes): their answer was not final, so they are asked again.
 
     `answers` holds one answer for each item that is not in `again`, in the items' order, or nothing at all. The items
-    have their outcome once Kafka has acknowledged the answers, which are taken out of the list to be written. `rate` is
+    have their outcome once Kafka has acknowledged the answers, which are taken out of a list to be written. `rate` is
     the vendor's rate headers.
     """
 
-    answers: list[Answer] = field(default_factory=list)
+    answers: Sequence[Answer] = ()
     again: frozenset[int] = frozenset()
     request_id: str | None = None
     rate: RateHint | None = None

@@ -6,6 +6,12 @@ import json
 from typing import Any, Final
 
 import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the stub forgets to export some of them
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 
 from tests.integration.accounts import SPACE, Writer, accounts, contract, results
 from tests.integration.events import Message
@@ -47,6 +53,42 @@ def test_an_endpoint_that_is_not_granted_waits_and_the_others_go_on(job: Job, ka
         assert {(each.datum["endpoint"], each.datum["status"]) for each in found} == {("received", "found")}
         assert {each.datum["query_id"] for each in found} == {f"Received-{number}" for number in range(COUNT)}
         assert {each.key for each in found} == {b"%d" % number for number in range(COUNT)}
+
+
+def test_a_results_topic_that_refuses_the_answers_is_shown_until_it_takes_them(job: Job, kafka: Kafka) -> None:
+    """The questions stay uncommitted, the state says why, and everything goes on once Kafka takes the answers.
+
+    Kills: a destination that asks nothing more and is shown as flowing.
+    """
+    write = Writer(contract("JPushReportQuery"))
+    # Every record is older than that.
+    topic = kafka.create_topic(f"{job.topic}-results", config={"message.timestamp.before.max.ms": "0"})
+    job.produce(
+        Message(write(_question(number, "Received")), b"%d" % number, (), number % 6) for number in range(COUNT)
+    )
+    with accounts("jpush_report") as vendors:
+        destinations = vendors.destinations(topic)
+        destinations["jpush_report"] |= {"max_in_flight": 1, "batch": {"records": 10}}
+        member = job.start(job.settings({}, destinations=destinations))
+
+        def state() -> dict[str, Any]:
+            (found,) = member.status()["destinations"].values() or ({},)
+            return dict(found)
+
+        status = member.wait(lambda: found if (found := state()).get("message") else None, "a message")
+        assert status["state"] == "retrying"
+        assert f"the vendor's answers wait: cannot write to topic {topic}: " in status["message"]
+        assert len(vendors["jpush_report"].accepted) == 10
+        assert not any(job.committed().values())
+        change = ConfigEntry("message.timestamp.before.max.ms", None, incremental_operation=AlterConfigOpType.DELETE)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[change])
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+        for done in admin.incremental_alter_configs([resource]).values():
+            done.result(30)
+        job.until_done(member)
+        member.wait(lambda: state()["state"] == "flowing", "that it flows again")
+        assert member.stop() == 0
+        assert len(results(kafka, topic, None)) == COUNT
 
 
 def test_the_newer_endpoints_and_a_thousand_devices(job: Job, kafka: Kafka) -> None:

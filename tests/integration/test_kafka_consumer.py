@@ -291,6 +291,27 @@ async def test_a_resumed_partition_gives_its_next_record_at_once(
     assert sorted(waits)[5] < 0.2, waits
 
 
+async def test_a_resume_waits_for_no_fetch_of_other_partitions(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
+    """While another partition's fetch waits at the broker for records, a resume returns at once.
+
+    The broker would read a request only after that fetch. Kills: a wake-up for each resume, which keeps the records of
+    other brokers back for half a second, and whose time-out ends the connection.
+    """
+    kafka.create_topic(topic_name, 2)
+    member = await cluster.join([topic_name], topic_name, client={"fetch.wait.max.ms": 5000})
+    await member.until(lambda: len(member.assigned) == 2)
+    waits = []
+    for _ in range(3):
+        await member.source.pause([(topic_name, 0)])
+        before = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() - before < 1:
+            await member.once()
+        started = asyncio.get_running_loop().time()
+        await member.source.resume([(topic_name, 0)])
+        waits.append(asyncio.get_running_loop().time() - started)
+    assert max(waits) < 0.3, waits
+
+
 async def test_a_cancelled_poll_loses_no_record(kafka: Kafka, cluster: Cluster, topic_name: str) -> None:
     """However often polls are cancelled, every record comes once and in order."""
     kafka.create_topic(topic_name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from random import Random
@@ -15,11 +16,11 @@ from structlog.testing import capture_logs
 
 from connector.config.loader import RetrySettings
 from connector.delivery.pacing import Backoff
-from connector.delivery.states import Holds, Kind
+from connector.delivery.states import DestinationState, Holds, Kind
 from connector.records import Answer, Item
 from connector.testing.loop import run_virtual
 from connector.vendors.base import Accepted, Response, Verdict
-from tests.unit.delivery.delivery_rig import OK, Call, ModelVendor, Reply, Rig
+from tests.unit.delivery.delivery_rig import OK, Call, ModelVendor, Reply, Rig, played
 
 
 class Seamed(ModelVendor):
@@ -155,6 +156,41 @@ def test_answers_that_wait_for_kafka_keep_their_request_s_place() -> None:
         return asked, kept, len(rig.answers.written)
 
     assert run_virtual(play()) == (3, [0, 0, 0], 100)
+
+
+class Tupled(ModelVendor):
+    """Gives its answers in a tuple."""
+
+    def read(self, response: Response, group: Hashable, items: Sequence[Item], asked: int) -> Verdict:
+        """Return the model's verdict with a tuple."""
+        verdict = super().read(response, group, items, asked)
+        assert isinstance(verdict, Accepted)
+        return replace(verdict, answers=tuple(verdict.answers))
+
+
+@played
+async def test_a_vendor_may_give_its_answers_in_any_sequence() -> None:
+    """Kills: answers that are taken out of what is no list, which ends the run with a fault, again and again."""
+    rig = Rig(lambda _call: Reply(said={"answers": True}))
+    rig.destination.vendor = Tupled()
+    async with rig.running():
+        rig.offer(range(10))
+        await rig.done()
+    assert [answer.datum["n"] for answer in rig.answers.written] == list(range(10))
+
+
+@played
+async def test_a_person_sees_that_answers_wait_for_kafka() -> None:
+    """A results topic that takes nothing is the destination's state, until it takes the answers again.
+
+    Kills: a destination that asks nothing more and is shown as flowing.
+    """
+    rig = Rig()
+    rig.destination.note_answers("not enough replicas")
+    shown = rig.worker.condition()
+    assert (shown.state, shown.message) == (DestinationState.RETRYING, "the vendor's answers wait: not enough replicas")
+    rig.destination.note_answers(None)
+    assert rig.worker.condition().state is DestinationState.FLOWING
 
 
 def test_a_hold_of_an_endpoint_blocks_every_group_of_it() -> None:

@@ -82,6 +82,7 @@ def test_each_client_gets_what_it_knows() -> None:
         message_max_bytes=5_000_000,
         sasl_mechanism="PLAIN",
         fetch_wait_max_ms=7,
+        queued_min_messages=9,
     )
     consumer, producer, admin = (
         consumer_config(settings, "g", 1 << 20),
@@ -89,12 +90,13 @@ def test_each_client_gets_what_it_knows() -> None:
         admin_config(settings),
     )
     assert consumer["session.timeout.ms"] == 7000
-    assert consumer["fetch.wait.max.ms"] == 7
+    assert (consumer["fetch.wait.max.ms"], consumer["queued.min.messages"]) == (7, 9)
     assert consumer["isolation.level"] == "read_committed"
     assert producer["linger.ms"] == 3
     assert not {"linger.ms"} & consumer.keys()
     assert consumer["message.max.bytes"] <= consumer["fetch.max.bytes"] < producer["message.max.bytes"]
     assert not {"session.timeout.ms", "fetch.wait.max.ms", "isolation.level", "auto.offset.reset"} & producer.keys()
+    assert "queued.min.messages" not in producer
     assert not {"session.timeout.ms", "linger.ms"} & admin.keys()
     assert {c["sasl.mechanism"] for c in (consumer, producer, admin)} == {"PLAIN"}
 

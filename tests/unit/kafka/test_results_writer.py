@@ -74,6 +74,22 @@ def test_only_what_failed_is_written_again() -> None:
     run_virtual(play())
 
 
+def test_it_says_why_answers_wait_and_when_they_no_longer_do() -> None:
+    """Kills: a results topic that is missing, which only the log names."""
+
+    async def play() -> list[str | None]:
+        late = DeliveryFailed("results", KafkaError(KafkaError._MSG_TIMED_OUT))
+        large = DeliveryFailed("results", KafkaError(TOO_LARGE))
+        writer, said = writer_to(Moody({b"1": [late, late], b"2": [large]})), list[str | None]()
+        writer.on_trouble = said.append
+        await writer.write(ANSWERS)
+        return said
+
+    *troubles, last = run_virtual(play())
+    assert last is None
+    assert ["cannot write to topic results: " in str(trouble) for trouble in troubles] == [True, True]
+
+
 def test_a_producer_that_is_of_no_use_any_more_ends_the_writing() -> None:
     """A fatal error is raised, not tried again for ever: the question stays uncommitted and the process ends."""
 

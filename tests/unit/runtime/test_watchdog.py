@@ -163,7 +163,10 @@ async def test_work_that_is_not_sent_is_stuck() -> None:
 
 @played
 async def test_a_reason_to_wait_is_not_stuck() -> None:
-    """A hold, a storm or a registry that does not answer, dead letters that Kafka does not take: none is stuck."""
+    """A hold, a storm, a registry that does not answer, dead letters or answers that wait for Kafka: none is stuck.
+
+    Kills: a restart, and so every question asked again, because the results topic refuses the answers for long.
+    """
     scene = Scene()
     scene.rig.offer(range(10))
     scene.rig.destination.hold(Kind.OPERATOR, None, "held")
@@ -172,6 +175,9 @@ async def test_a_reason_to_wait_is_not_stuck() -> None:
     scene.dead_letters.trouble = "the topic takes no dead letters"
     assert await scene.after(2000) is None
     scene.dead_letters.trouble = None
+    scene.rig.destination.note_answers("the results topic is not there")
+    assert await scene.after(2000) is None
+    scene.rig.destination.note_answers(None)
     scene.rig.destination.bucket.set_share(0.0, scene.rig.clock.now())
     scene.rig.destination.bucket.wait_until(scene.rig.clock.now() + 10_000)
     assert await scene.after(2000) is None
