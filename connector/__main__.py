@@ -6,6 +6,7 @@ then, so there is nothing to stop: `run` exits with 0.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -17,6 +18,13 @@ from connector.runtime.signals import stop_signals
 LATER: Final = (signal.SIGHUP, signal.SIGUSR2, signal.SIGUSR1)
 """Once `run` is up, they read the configuration again or change the log level. Before that they would end the
 process."""
+
+GC_THRESHOLD: Final = 20_000
+"""Net new objects before a collection of the youngest generation; Python's default is 700.
+
+What imports make stays, and records form no cycles, but each collection visits all live objects: with the default that
+takes a tenth of the imports' time.
+"""
 
 
 def handle_early_signals(arguments: Sequence[str]) -> None:
@@ -54,6 +62,7 @@ def main() -> None:
     """Run the command of this process's arguments and exit with its code."""
     handle_early_signals(sys.argv[1:])
     open_closed_streams()
+    gc.set_threshold(GC_THRESHOLD, 20, 100)
     from connector.cli.main import main as run_command  # noqa: PLC0415 -- the imports that take long
 
     run_command()

@@ -54,8 +54,6 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
-GC_THRESHOLD: Final = 20_000
-"""Net new objects before a collection of the youngest generation; Python's default is 700."""
 STOP_MARGIN: Final = 5.0
 """Seconds beyond `limits.drain_timeout` after which a stopping process has ended."""
 _LAST_RESORT: Final = 1.0
@@ -69,7 +67,8 @@ async def run(loaded: Loaded, destination: str | None = None, *, on_ready: Calla
     `ConnectorError` if the run cannot start or continue.
     """
     # Before anything is built: objects from imports live for ever, so the collector should not visit them again.
-    _tune_collector()
+    gc.collect()
+    gc.freeze()
     stop, reload = asyncio.Event(), asyncio.Event()
     _handle_signals(stop, reload, loaded.settings.limits.drain_timeout)
     try:
@@ -429,13 +428,6 @@ class _RegistryTrouble:
 
 def _is_fatal(error: ConnectorError) -> bool:
     return isinstance(error, DeliveryFailed) and error.fatal
-
-
-def _tune_collector() -> None:
-    """Run the garbage collector less often: records form no cycles, and each collection visits all live objects."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
 def _handle_signals(stop: asyncio.Event, reload: asyncio.Event, drain_timeout: float) -> None:
