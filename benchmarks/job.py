@@ -172,6 +172,8 @@ def _settings(name: str) -> Settings:
             "kafka": KafkaSettings(topics=(TOPIC,), group_id="job", client={"bootstrap.servers": "none"}),
             "destinations": {NAME: vendors.kinds()[vendor].settings(**account, **lifted)},
             "routes": workload.routes(NAME),
+            # All records at once: a pause would need a source that can.
+            "limits": {"buffer": "256MiB"},
         }
     )
 
