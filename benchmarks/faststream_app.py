@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import uvloop
+from fastavro import parse_schema
 
 from benchmarks.plain_script import BATCH, post, schema_of
 
@@ -19,7 +20,7 @@ from benchmarks.plain_script import BATCH, post, schema_of
 async def main(bootstrap: str, topic: str, registry: str, sink: str, window: str, group: str) -> None:
     """Deliver until SIGTERM, then wait for the requests in flight and leave."""
     faststream, confluent = importlib.import_module("faststream"), importlib.import_module("faststream.confluent")
-    stop, schema, free = asyncio.Event(), schema_of(registry), asyncio.Semaphore(int(window))
+    stop, schema, free = asyncio.Event(), parse_schema(schema_of(registry)), asyncio.Semaphore(int(window))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     broker = confluent.KafkaBroker(bootstrap, logger=None)
     flying: set[asyncio.Task[Any]] = set()

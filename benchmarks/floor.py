@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import signal
 import sys
 import time
-import urllib.request
-from collections import deque
 from functools import partial
 from operator import attrgetter
 
 import uvloop
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Message
 
+from benchmarks.plain_script import Offsets, deliver, schema_of, subscribed
 from benchmarks.workloads import WORKLOADS
 from connector import vendors
 from connector.codec.frames import WIRE_MAGIC
@@ -31,16 +28,10 @@ from connector.pipeline.batching import Delivery, Offer
 from connector.records import Item
 from connector.vendors.base import Accepted, Shaped
 
-BATCH = 100
-Offsets = dict[tuple[str, int], int]
-
 
 async def main(bootstrap: str, topic: str, registry: str, sink: str, window: str, group: str) -> None:
     """Deliver until SIGTERM, then commit and leave."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    with urllib.request.urlopen(f"{registry}/schemas/ids/1") as answer:  # noqa: ASYNC210, S310 -- the benchmark's own stub
-        tree = json.loads(json.load(answer)["schema"])
+    tree = schema_of(registry)
     kind, account = vendors.kinds()["jiguang"], WORKLOADS["jiguang"].account
     vendor = kind.build(kind.settings(vendor="jiguang", base_url=sink.rpartition("/smartop")[0], **account))
     assert isinstance(vendor, Shaped)
@@ -48,9 +39,6 @@ async def main(bootstrap: str, topic: str, registry: str, sink: str, window: str
     maker = items_of(read, vendor.shape)
     assert maker is not None
     transport = HttpTransport("sink", HttpSettings(), int(window))
-    properties = {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest"}
-    consumer = Consumer({**properties, "enable.auto.commit": False})
-    consumer.subscribe([topic])
 
     async def post(deliveries: list[Delivery]) -> Offsets:
         items = [delivery.item for delivery in deliveries]
@@ -70,25 +58,7 @@ async def main(bootstrap: str, topic: str, registry: str, sink: str, window: str
             raise SystemExit("a record is not plain")
         return found
 
-    flying: deque[asyncio.Task[Offsets]] = deque()
-    waiting: list[Delivery] = []
-    done: Offsets = {}
-    committed = time.monotonic()
-    while not stop.is_set():
-        waiting += made(await loop.run_in_executor(None, consumer.consume, 1000, 0.01))
-        while waiting:
-            batch, waiting = waiting[:BATCH], waiting[BATCH:]
-            flying.append(asyncio.create_task(post(batch)))
-        while flying and (flying[0].done() or len(flying) > int(window)):
-            done |= await flying.popleft()
-        if done and time.monotonic() - committed > 1:
-            consumer.commit(offsets=[TopicPartition(*where, offset) for where, offset in done.items()])
-            done, committed = {}, time.monotonic()
-    for task in flying:
-        done |= await task
-    if done:
-        consumer.commit(offsets=[TopicPartition(*w, o) for w, o in done.items()], asynchronous=False)
-    consumer.close()
+    await deliver(subscribed(bootstrap, topic, group), int(window), post, records=1000, seconds=0.01, prepared=made)
     await transport.close()
 
 
