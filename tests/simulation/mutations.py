@@ -260,7 +260,7 @@ PIPELINE: Final = (
     ),
     Mutant(
         "send also what is finished for a destination",
-        "connector/pipeline/intake.py",
+        "connector/pipeline/preparation.py",
         "            if not left & bit:\n",
         "            if False:\n",
     ),
@@ -274,13 +274,13 @@ PIPELINE: Final = (
     ),
     Mutant(
         "charge nothing for what is buffered",
-        "connector/pipeline/intake.py",
-        "                    self._services.budget.add(offer.charge)\n",
+        "connector/pipeline/preparation.py",
+        "                    self._budget.add(offer.charge)\n",
         "                    self._services.budget.release(0)\n",
     ),
     Mutant(
         "offer a record with the group of the one before",
-        "connector/pipeline/intake.py",
+        "connector/pipeline/preparation.py",
         "if offer is None or group is not offer.group:",
         "if offer is None:",
     ),

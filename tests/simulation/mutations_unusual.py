@@ -16,7 +16,7 @@ UNUSUAL: Final = (
     ),
     Mutant(
         "end the run over a record that cannot be prepared",
-        "connector/pipeline/intake.py",
+        "connector/pipeline/preparation.py",
         "            except Exception as error:  # noqa: BLE001 - no content of a record may end a run\n"
         '                self._refuse(leg, record, tracker, routed, internal_refusal(error, "prepared"))',
         "            except KeyError as error:\n"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import cast
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,10 +9,11 @@ from connector.clock import SystemClock
 from connector.errors import Refusal
 from connector.pipeline.batching import ANSWER_CHARGE, FIXED_CHARGE, Delivery, Offer, charge_of
 from connector.pipeline.flow import Budget
-from connector.pipeline.intake import Run, RunDestination, Services
 from connector.pipeline.offsets import PartitionTracker, destination_bit
+from connector.pipeline.preparation import Run, RunDestination
 from connector.records import Answer, Item, Record
 from connector.routing.table import Routed
+from connector.telemetry.metrics import Metrics
 from connector.vendors.base import VendorEvent
 from tests.unit.delivery.delivery_rig import ModelVendor
 
@@ -66,11 +64,8 @@ class _Destination:
 def _prepared(record: Record, text: str, vendor: ModelVendor | None = None) -> list[Delivery]:
     """Return the deliveries that a run makes of a record and an event, once they are charged to the budget."""
     to, budget = _Destination(vendor or ModelVendor()), Budget(1_000_000)
-    services = SimpleNamespace(clock=SystemClock(), deliverers={"d": to}, budget=budget)
-    run, tracker = (
-        Run(cast("Services", services), {"d": RunDestination(destination_bit(0), to)}),
-        PartitionTracker("t", 0, 0, ["d"]),
-    )
+    run = Run(budget, Metrics(), SystemClock(), {"d": RunDestination(destination_bit(0), to)})
+    tracker = PartitionTracker("t", 0, 0, ["d"])
     assert tracker.begin((0,))
     run.prepare(tracker, [record], {"d": [Routed("d", VendorEvent({"n": text}, "id"), "id")]})
     run.offer()
