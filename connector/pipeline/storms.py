@@ -282,7 +282,8 @@ class Storms:
     def release(self) -> int:
         """Release all records set aside; those refused again become dead letters. Return how many there were."""
         released = 0
-        self._forget_ended_releases()
+        # What was skipped or has expired since the last release is no longer needed here.
+        self._released = {place: reason for place, reason in self._released.items() if place.pending}
         for reason in list(self._storms):
             storm = self._end(reason)
             self._guard.open(reason)
@@ -335,7 +336,7 @@ class Storms:
             if storm.probing is not None and not storm.probing.tracker.open:
                 self._probe_later(storm)
         self._let_go = deque(place for place in self._let_go if place.tracker.open)
-        self._forget_ended_releases()
+        self._released = {place: reason for place, reason in self._released.items() if place.pending}
         self._end_empty()
 
     def probes(self, now: float) -> list[Place]:
@@ -392,10 +393,6 @@ class Storms:
             )
             for reason, storm in self._storms.items()
         ]
-
-    def _forget_ended_releases(self) -> None:
-        """Forget released records that had another outcome, such as a skip, or whose partition was revoked."""
-        self._released = {place: reason for place, reason in self._released.items() if place.pending}
 
     def _begin(self, reason: Reason, why: str) -> _Storm:
         now = self._clock.now()
