@@ -10,14 +10,11 @@ routing, a topic) has one `Storms`. In it each reason (cause and code) is in one
     calm     is counted, and becomes a dead letter  the reason would have more than its share of the last records
     storm    is set aside                           a record that was set aside passes on a probe, or by `release`
     open     is counted, and becomes a dead letter  (only after `release`) a window later, once the share is below
-                                                    the limit again
+                                                    the limit again and all that was released came
 
 Set aside means that only the position is kept. The record stays unfinished in its tracker, so the committed offset does
 not pass it, and after a restart or a rebalance it is simply consumed again. Its bytes are released, and read again from
 Kafka later (`rereading`): single records as probes, and all of them when the storm ends.
-
-A person who releases has decided about what is set aside: refused again for that reason, it becomes a dead letter in
-every phase.
 
 Why can only a record that was set aside end a storm? A good record proves nothing about the bad ones. If any acceptance
 ended the storm, a topic with 5 % good records would drain the other 95 % into dead letters, one window after each good
@@ -96,7 +93,11 @@ class StormGuard:
     It trips when one reason would have more than its share of the window's full size, even before the window is full.
     """
 
-    def __init__(self, settings: StormSettings | str) -> None:
+    def __init__(
+        self, settings: StormSettings | str, may_close: Callable[[Reason], bool] = lambda _reason: True
+    ) -> None:
+        self._may_close = may_close
+        """Returns whether a reason that is let through may count again; called at most once a window."""
         self._settings = settings if isinstance(settings, StormSettings) else None
         self._window: deque[Reason | None] = deque()
         self._refused: Counter[Reason] = Counter()
@@ -160,8 +161,12 @@ class StormGuard:
         # Only after a whole window, because until then the window still contains the released records.
         for reason, left in list(self._open.items()):
             self._open[reason] = left - 1
-            if left <= 1 and self._refused[reason] <= settings.share * settings.records:
+            if left > 1 or self._refused[reason] > settings.share * settings.records:
+                continue
+            if self._may_close(reason):
                 del self._open[reason]
+            else:
+                self._open[reason] = settings.records
 
     def _drop_oldest(self) -> None:
         gone = self._window.popleft()
@@ -199,7 +204,7 @@ class Storms:
         wait: Callable[[int], float] = lambda probes: min(LONGEST_PROBE, FIRST_PROBE * 2.0 ** min(probes, 16)),
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        self._guard = StormGuard(settings)
+        self._guard = StormGuard(settings, self._all_came)
         self._clock = clock
         self._scope = scope
         self._wait = wait
@@ -208,7 +213,8 @@ class Storms:
         self._past: Recent[Reason, tuple[int, float]] = Recent(_REASONS)
         self._let_go: deque[Place] = deque()
         self._released: dict[Place, Reason] = {}
-        """The released records without an outcome, each with the reason of its storm."""
+        """The released records by reason. The reason stays open until all of them came, because a person has decided
+        so."""
         self._reading: frozenset[Place] = frozenset()
         self.quiet = True
         """Whether nothing was refused lately, so that acceptances need not be counted."""
@@ -248,9 +254,7 @@ class Storms:
         self.quiet = False
         # Even by another reason: the probe is over, and it did not pass.
         self._probe_ended(place)
-        if self._released.pop(place, None) == reason:
-            self._guard.refused(cause, code)
-            return False
+        self._released.pop(place, None)
         storm = self._storms.get(reason)
         if storm is None:
             if not self._guard.refused(cause, code):
@@ -282,8 +286,6 @@ class Storms:
     def release(self) -> int:
         """Release all records set aside; those refused again become dead letters. Return how many there were."""
         released = 0
-        # What was skipped or has expired since the last release is no longer needed here.
-        self._released = {place: reason for place, reason in self._released.items() if place.pending}
         for reason in list(self._storms):
             storm = self._end(reason)
             self._guard.open(reason)
@@ -336,7 +338,6 @@ class Storms:
             if storm.probing is not None and not storm.probing.tracker.open:
                 self._probe_later(storm)
         self._let_go = deque(place for place in self._let_go if place.tracker.open)
-        self._released = {place: reason for place, reason in self._released.items() if place.pending}
         self._end_empty()
 
     def probes(self, now: float) -> list[Place]:
@@ -393,6 +394,11 @@ class Storms:
             )
             for reason, storm in self._storms.items()
         ]
+
+    def _all_came(self, reason: Reason) -> bool:
+        """Whether every record that was released for a reason has had some outcome."""
+        self._released = {place: why for place, why in self._released.items() if place.pending}
+        return reason not in self._released.values()
 
     def _begin(self, reason: Reason, why: str) -> _Storm:
         now = self._clock.now()
