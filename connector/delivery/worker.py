@@ -231,8 +231,8 @@ class Worker:
             if wait > 0:
                 return self._wait_for_token(now, wait)
             stuck = self._destination.throttle.stuck
-            # Answers keep their request's place until Kafka has them: they take more memory than the questions, and
-            # the buffer counts only those.
+            # Answers keep their request's place until Kafka has them: a slow Kafka then slows the requests, and answers
+            # do not pile up in memory.
             if self.in_flight + self._writing_answers >= (1 if stuck else self._destination.settings.max_in_flight):
                 return None
             batch, lane, probe = self._next(now)

@@ -50,7 +50,9 @@ class ResultsWriter:
         self._topic = topic
         self._clock = clock
         self.on_trouble: Callable[[str | None], None] = lambda _trouble: None
-        """Called with the reason why answers wait, and with None once some are written."""
+        """Called with the reason why answers wait, and with None once none waits any more."""
+        self._troubles: dict[object, str] = {}
+        """By write: why its answers wait."""
 
     async def write(self, answers: Iterable[tuple[bytes | None, Answer]]) -> Collection[int]:
         """Return once Kafka has acknowledged the answers, with the indexes of those that are too large for the topic.
@@ -61,17 +63,28 @@ class ResultsWriter:
         left = dict(enumerate(await self._encoded(answers)))
         wait = _FIRST_WAIT
         lost: list[int] = []
-        while faults := await self._faults_of(left):
-            again = {index: left[index] for index, fault in faults.items() if not fault.too_large}
-            keyless = {i: (None, left[i][1]) for i in faults.keys() - again.keys() if left[i][0] is not None}
-            lost += faults.keys() - again.keys() - keyless.keys()
-            left = again | keyless
-            if again:
-                self.on_trouble(str(faults[next(iter(again))]))
-                await self._clock.sleep(wait)
-                wait = min(wait * 2, _LONGEST_WAIT)
-        self.on_trouble(None)
+        this = object()
+        try:
+            while faults := await self._faults_of(left):
+                again = {index: left[index] for index, fault in faults.items() if not fault.too_large}
+                keyless = {i: (None, left[i][1]) for i in faults.keys() - again.keys() if left[i][0] is not None}
+                lost += faults.keys() - again.keys() - keyless.keys()
+                left = again | keyless
+                if again:
+                    self._note_trouble(this, str(faults[next(iter(again))]))
+                    await self._clock.sleep(wait)
+                    wait = min(wait * 2, _LONGEST_WAIT)
+        finally:
+            self._note_trouble(this, None)
         return lost
+
+    def _note_trouble(self, write: object, trouble: str | None) -> None:
+        """Note why the answers of one write wait, or that they no longer do. Another write may still wait."""
+        if trouble is not None:
+            self._troubles[write] = trouble
+        elif self._troubles.pop(write, None) is None:
+            return
+        self.on_trouble(next(iter(self._troubles.values()), None))
 
     async def _encoded(self, answers: Iterable[tuple[bytes | None, Answer]]) -> list[_Result]:
         writes: dict[str, Callable[[dict[str, Any]], bytes]] = {}

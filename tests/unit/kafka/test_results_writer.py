@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -88,6 +89,23 @@ def test_it_says_why_answers_wait_and_when_they_no_longer_do() -> None:
     *troubles, last = run_virtual(play())
     assert last is None
     assert ["cannot write to topic results: " in str(trouble) for trouble in troubles] == [True, True]
+
+
+def test_one_batch_that_is_written_does_not_hide_that_another_waits() -> None:
+    """While any answer waits, that is what is shown. Kills: a state that ends with the first success."""
+
+    async def play() -> list[str | None]:
+        late = DeliveryFailed("results", KafkaError(KafkaError._MSG_TIMED_OUT))
+        writer, said = writer_to(Moody({b"1": [late] * 3})), list[str | None]()
+        writer.on_trouble = said.append
+        waiting = asyncio.create_task(writer.write(ANSWERS[1:2]))
+        await asyncio.sleep(0.1)
+        await writer.write(ANSWERS[2:])
+        assert None not in said
+        await waiting
+        return said
+
+    assert run_virtual(play())[-1] is None
 
 
 def test_a_producer_that_is_of_no_use_any_more_ends_the_writing() -> None:
